@@ -1,0 +1,1 @@
+"""rrg: train radiology report generators."""

@@ -1,0 +1,24 @@
+"""The one exception that is the user's to mend.
+
+Everything a user can get wrong (a key, a path, a damaged file, a full disk) is raised as `UserError` with a message of one
+line: what is wrong, where (file, key, study id), what to write instead. `rrg.cli` prints that line and exits with 2; any other
+exception is a fault of ours and keeps its traceback (exit 1). Report text never goes into a message: it is patient text.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake of the user's, said in one line."""
+
+
+def nearest(word: str, legal: Iterable[str], most: int = 3) -> str:
+    """A hint that names the legal words closest to `word`, or all of them where none is close."""
+    names = sorted(legal)
+    close = difflib.get_close_matches(word, names, n=most, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(name) for name in close) + "?"
+    return "legal: " + ", ".join(names)
