@@ -1,0 +1,54 @@
+"""The command line. Each command is a module with `register(commands)`; this file only finds and runs it.
+
+Exit codes: 0 success, 2 a mistake of the user's (one line on stderr), 1 a fault of ours (traceback).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from rrg.errors import UserError
+
+# One line per command module; a module is imported only when its command is asked for, so that `rrg --help` stays instant.
+COMMANDS = {
+    "prepare": "from a source of films and reports to shards",
+    "config": "show, diff and explain recipes",
+    "train": "train a recipe, or carry on with its run",
+    "generate": "write reports for a split",
+    "score": "score a predictions file, with controls and intervals",
+    "view": "one HTML page of a run",
+    "doctor": "what this machine has and what rrg will use",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a wrong word is one line, not a page of usage."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{self.prog}: {message} (see '{self.prog} --help')")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(prog="rrg", description="Train radiology report generators: films in, a written report out.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, required=True)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name == asked:
+            importlib.import_module(f"rrg.cli.{name}").register(commands)
+        else:
+            commands.add_parser(name, help=summary)
+    try:
+        options = parser.parse_args(arguments)
+        return int(options.run(options) or 0)
+    except UserError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"rrg: {' '.join(str(error).split())}\n")
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
