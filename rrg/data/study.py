@@ -50,7 +50,7 @@ class View:
 
     @property
     def plane(self) -> str:
-        """"frontal", "lateral" or "" (unknown)."""
+        """The plane of the film: `frontal`, `lateral`, or empty where the source does not say."""
         name = self.projection.upper()
         if name in {"PA", "AP", "FRONTAL", "AP AXIAL"}:
             return "frontal"
