@@ -1,0 +1,1 @@
+"""Three layers of truth: dataclasses (types, defaults, docs), YAML recipes, dotted overrides."""

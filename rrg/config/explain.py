@@ -1,0 +1,52 @@
+"""What a configuration says and may say: differences between two, and the documented options of a schema or a part."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from rrg.config.schema import flatten, plain, type_name
+
+
+class Difference(NamedTuple):
+    key: str
+    left: Any
+    right: Any
+
+
+class Option(NamedTuple):
+    key: str
+    type: str
+    default: Any
+    doc: str
+
+
+ABSENT = "—"
+
+
+def differences(left: Any, right: Any) -> list[Difference]:
+    """Keys whose resolved values differ, in the order of the left configuration."""
+    a, b = dict(flatten(plain(left))), dict(flatten(plain(right)))
+    keys = [*a, *(key for key in b if key not in a)]
+    return [Difference(k, a.get(k, ABSENT), b.get(k, ABSENT)) for k in keys if a.get(k, ABSENT) != b.get(k, ABSENT)]
+
+
+def options(cls: type, path: str = "") -> Iterator[Option]:
+    """Every documented option below dataclass `cls`; of a part family the kinds are named, their options come by kind."""
+    import typing
+
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        key = f"{path}.{field.name}" if path else field.name
+        doc = field.metadata.get("doc", "")
+        family = field.metadata.get("family") or field.metadata.get("families")
+        if "section" in field.metadata:
+            yield from options(field.metadata["section"], key)
+        elif family is not None:
+            yield Option(key, "part: " + " | ".join(family.kinds), field.metadata.get("default", ""), doc)
+        else:
+            default = field.default
+            if default is dataclasses.MISSING:
+                default = field.default_factory() if field.default_factory is not dataclasses.MISSING else ""
+            yield Option(key, type_name(hints[field.name]), default, doc)

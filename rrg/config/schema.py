@@ -1,0 +1,148 @@
+"""How dataclasses describe a recipe: documented fields, sections filled by part families, and the walk that types plain data.
+
+`typed` turns nested dictionaries into dataclass instances, strictly: an unknown key, a wrong type or an unknown kind is answered
+with its full path and the nearest legal names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rrg.config.family import Family
+from rrg.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+def option(default: Any, doc: str) -> Any:
+    """A documented field. Mutable defaults (list, dict) are copied for every instance."""
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"doc": doc})
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+def section(cls: type, doc: str) -> Any:
+    """A field that holds a nested dataclass of fixed type."""
+    return dataclasses.field(default_factory=cls, metadata={"doc": doc, "section": cls})
+
+
+def part(family: Family, default: str, doc: str) -> Any:
+    """A field filled by one part of `family`; its `kind` key chooses the dataclass."""
+    return dataclasses.field(
+        default_factory=lambda: family.get(default).options(), metadata={"doc": doc, "family": family, "default": default}
+    )
+
+
+def parts(family: Family, default: Mapping[str, str], doc: str) -> Any:
+    """A field that maps names to parts of `family` (objectives, for example)."""
+    return dataclasses.field(
+        default_factory=lambda: {name: family.get(kind).options() for name, kind in default.items()},
+        metadata={"doc": doc, "families": family},
+    )
+
+
+def typed(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
+    """An instance of dataclass `cls` from plain `data`.
+
+    Raises:
+        UserError: unknown key or kind, or a value of the wrong type, with its path.
+    """
+    if not isinstance(data, Mapping):
+        raise UserError(f"{path or 'recipe'}: expected a section with keys, found {data!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise UserError(f"{_join(path, str(key))}: no such key; {nearest(str(key), fields)}")
+    values: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name not in data:
+            continue
+        where = _join(path, name)
+        if "section" in field.metadata:
+            values[name] = typed(field.metadata["section"], data[name] or {}, where)
+        elif "family" in field.metadata:
+            values[name] = typed_part(field.metadata["family"], data[name] or {}, where, field.metadata["default"])
+        elif "families" in field.metadata:
+            values[name] = _typed_parts(field.metadata["families"], data[name] or {}, where)
+        else:
+            leaves[name] = data[name]
+    values.update(_typed_leaves(cls, leaves, path))
+    instance = cls(**values)
+    check = getattr(instance, "check", None)
+    if check is not None:
+        check(path)
+    return instance
+
+
+def typed_part(family: Family, data: Mapping[str, Any], path: str, default: str) -> Any:
+    """The dataclass of the part that `data["kind"]` names."""
+    if not isinstance(data, Mapping):
+        raise UserError(f"{path}: expected a section with keys (kind: …), found {data!r}")
+    return typed(family.get(str(data.get("kind", default)), path).options, data, path)
+
+
+def _typed_parts(family: Family, data: Mapping[str, Any], path: str) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise UserError(f"{path}: expected names with their parts, found {data!r}")
+    return {
+        name: typed_part(family, {"kind": name, **(options or {})}, _join(path, str(name)), str(name))
+        for name, options in data.items()
+        if options is not None
+    }
+
+
+def _typed_leaves(cls: type, leaves: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Values checked and converted by OmegaConf against the annotations of `cls`."""
+    hints = typing.get_type_hints(cls)
+    result = {}
+    for name, value in leaves.items():
+        one = dataclasses.make_dataclass("Leaf", [(name, hints[name])])
+        try:
+            node = OmegaConf.structured(one)
+            node[name] = value
+            result[name] = OmegaConf.to_container(node)[name]  # type: ignore[index,call-overload]
+        except OmegaConfBaseException:
+            expected = type_name(hints[name])
+            raise UserError(f"{_join(path, name)}: {value!r} is not {expected}; write a value of that type") from None
+    return result
+
+
+def type_name(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (list, dict):
+        inner = ", ".join(type_name(argument) for argument in arguments)
+        return f"{'a list' if typing.get_origin(hint) is list else 'a mapping'} of {inner}"
+    if arguments:
+        return " or ".join(type_name(argument) for argument in arguments)
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+
+
+def plain(value: Any) -> Any:
+    """Nested dataclasses back to dictionaries and lists, in field order."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def flatten(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, leaf value) pairs of nested dictionaries; an empty dictionary is a leaf."""
+    if isinstance(data, Mapping) and data:
+        for key, value in data.items():
+            yield from flatten(value, _join(path, str(key)))
+    else:
+        yield path, data
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
