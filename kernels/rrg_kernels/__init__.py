@@ -1,0 +1,1 @@
+"""Kernels for report generators: a leaf package that imports nothing of rrg."""

@@ -1,0 +1,1 @@
+"""The language model: frozen, adapted, or small and of our own training."""

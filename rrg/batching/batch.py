@@ -1,0 +1,60 @@
+"""What flows from the loader through the model: one micro-batch of studies.
+
+Dimensions: B studies, V views, N visual tokens a view, D visual width, L report tokens, M prefix tokens, H language width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """One micro-batch. Text tensors are padded; their masks are 1 at real tokens.
+
+    `before_ids`/`after_ids` are the prompt's text around the image slot. `after_ids` is padded on the left, so that its last
+    column, from which the first report token is predicted, is always real. `report_ids` ends with the end symbol unless the
+    report was truncated; it is padded on the right, and padding never counts in the loss (by mask, not by id).
+    """
+
+    studies: list[str]
+    pixel_values: Tensor | None  # [B, V, 3, S, S]
+    features: Tensor | None  # [B, V, N, D], cached visual tokens
+    view_mask: Tensor  # [B, V] bool
+    before_ids: Tensor  # [B, Nb]
+    before_mask: Tensor  # [B, Nb] bool
+    after_ids: Tensor  # [B, Na]
+    after_mask: Tensor  # [B, Na] bool
+    report_ids: Tensor  # [B, L]
+    report_mask: Tensor  # [B, L] bool
+    truncated: int = 0  # reports whose end was cut at max_report_tokens
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    @property
+    def tokens(self) -> int:
+        """Supervised tokens: what the report loss is divided by, summed over all ranks."""
+        return int(self.report_mask.sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`."""
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=True)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
+
+
+@dataclass
+class Prefix:
+    """What the connector puts into the image slot."""
+
+    embeds: Tensor  # [B, M, H]
+    mask: Tensor | None = None  # [B, M] bool; None where every token is real

@@ -1,0 +1,1 @@
+"""The bridge between visual tokens and the language model: what is trained."""

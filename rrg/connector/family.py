@@ -1,0 +1,101 @@
+"""The connector parts of a recipe: options by kind, and what builds them.
+
+A builder reads from the context's facts: `vision_width` (D), `language_width` (H), `embedding_std` (standard deviation of the
+language model's input embeddings, None on the meta device) and `embed` (token ids → embeddings).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rrg.config.context import BuildContext
+from rrg.config.family import Family
+from rrg.config.schema import option
+from rrg.errors import UserError
+
+if TYPE_CHECKING:
+    from rrg.connector.projection import Projection
+    from rrg.connector.words import WordSlot
+
+CONNECTOR = Family("connector")
+
+
+@dataclass
+class ProjectionOptions:
+    views: str = option("mean", "several films of a study: mean (before projecting, as published) | concat (all tokens)")
+    max_views: int = option(2, "concat: how many view positions have an embedding")
+    layer_norm: bool = option(True, "LayerNorm after the projection (part of the trained set)")
+    prefix_scale: str = option(
+        "one", "start of the LayerNorm's gain: one (as published) | embedding (the language model's embedding scale) | a number"
+    )
+
+    def check(self, path: str) -> None:
+        if self.views not in ("mean", "concat"):
+            raise UserError(f"{path}.views: {self.views!r} is none of mean, concat")
+        if self.prefix_scale not in ("one", "embedding"):
+            try:
+                float(self.prefix_scale)
+            except ValueError:
+                raise UserError(f"{path}.prefix_scale: {self.prefix_scale!r}; write one, embedding, or a number") from None
+
+
+@dataclass
+class LinearOptions(ProjectionOptions):
+    kind: str = option("linear", "one Linear with bias, then LayerNorm (R2GenGPT)")
+
+
+@dataclass
+class MlpOptions(ProjectionOptions):
+    kind: str = option("mlp", "Linear, GELU, Linear, then LayerNorm")
+    hidden: int = option(0, "width between the two Linears; 0 is the language model's width")
+
+
+@dataclass
+class WordsOptions:
+    kind: str = option("words", "text-only stages: the image slot holds embeddings of the report's own words, shuffled")
+    slots: int = option(24, "prefix tokens M")
+    keep: float = option(0.6, "largest share of the report's words that may stand in the slot; each sample draws its own share")
+    noise: float = option(0.3, "standard deviation of Gaussian noise, in units of the embedding table's")
+
+    def check(self, path: str) -> None:
+        if self.slots < 1 or not 0 < self.keep <= 1 or self.noise < 0:
+            raise UserError(f"{path}: write slots >= 1, 0 < keep <= 1, noise >= 0")
+
+
+@dataclass
+class NoneOptions:
+    kind: str = option("none", "no prefix: the language model alone")
+
+
+@CONNECTOR.kind("linear", LinearOptions)
+def build_linear(options: LinearOptions, context: BuildContext) -> Projection:
+    """R2GenGPT's visual mapper: mean over views, one Linear, LayerNorm."""
+    from rrg.connector.projection import Projection, linear
+
+    facts = context.facts
+    return Projection(linear(facts["vision_width"], facts["language_width"]), options, facts)
+
+
+@CONNECTOR.kind("mlp", MlpOptions)
+def build_mlp(options: MlpOptions, context: BuildContext) -> Projection:
+    """A two-layer GELU projector."""
+    from rrg.connector.projection import Projection, mlp
+
+    facts = context.facts
+    hidden = options.hidden or facts["language_width"]
+    return Projection(mlp(facts["vision_width"], hidden, facts["language_width"]), options, facts)
+
+
+@CONNECTOR.kind("words", WordsOptions)
+def build_words(options: WordsOptions, context: BuildContext) -> WordSlot:
+    """A text-only stand-in for the film: shuffled, noisy embeddings of some of the report's words."""
+    from rrg.connector.words import WordSlot
+
+    return WordSlot(options, context.facts)
+
+
+@CONNECTOR.kind("none", NoneOptions)
+def build_none(options: NoneOptions, context: BuildContext) -> None:
+    """No prefix."""
+    return None

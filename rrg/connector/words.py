@@ -1,0 +1,49 @@
+"""A text-only stand-in for the film, so that a small language model learns to obey the image slot before it is frozen.
+
+Ours, in the spirit of text-only captioning with noise (CapDec, DeCap): the slot holds input embeddings of a random part of the
+report's own words, shuffled, with Gaussian noise. A model trained on it reads from the slot what the report is about; the bridge
+that is trained later learns to speak to it in word-like vectors. It sees the target report, so it belongs to text-only stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rrg.batching.batch import Batch, Prefix
+from rrg.errors import UserError
+
+if TYPE_CHECKING:
+    from rrg.connector.family import WordsOptions
+
+
+class WordSlot(nn.Module):
+    """Report words [B, L] → prefix [B, slots, H]. Random numbers come from torch's generator: seeded per step by the loop."""
+
+    def __init__(self, options: WordsOptions, facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.options = options
+        self._embed: Callable[[Tensor], Tensor] = facts["embed"]
+        self._std: float | None = facts.get("embedding_std")
+
+    def forward(self, tokens: Tensor | None, batch: Batch) -> Prefix:
+        """`tokens` is ignored. Each sample draws its share of words in (0, keep]; slots are drawn from them."""
+        if tokens is not None:
+            raise UserError("connector.kind: 'words' shows the report to the model; use it in stages with vision.kind: none")
+        B, L = batch.report_ids.shape
+        device = batch.report_ids.device
+        order = torch.rand(B, L, device=device).masked_fill(~batch.report_mask, 2.0).argsort(1)
+        shuffled = batch.report_ids.gather(1, order)
+        words = batch.report_mask.sum(1)
+        share = torch.rand(B, device=device) * self.options.keep
+        kept = (words * share).ceil().clamp(min=1).long().minimum(words.clamp_min(1))
+        place = (torch.rand(B, self.options.slots, device=device) * kept[:, None]).long()
+        # The first `kept` slots hold each kept word once; the rest repeat some of them.
+        straight = torch.arange(self.options.slots, device=device).expand(B, -1)
+        place = torch.where(straight < kept[:, None], straight, place).clamp_max(L - 1)
+        embeds = self._embed(shuffled.gather(1, place))
+        scale = self._std if self._std is not None else 1.0
+        return Prefix(embeds + torch.randn_like(embeds) * scale * self.options.noise)

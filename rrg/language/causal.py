@@ -1,0 +1,143 @@
+"""A causal language model that reads a visual prefix in its prompt and writes the report.
+
+Sequence (spec r2gengpt §2): [BOS] + text before the image slot + prefix + text after it + report tokens. The first report token
+is predicted from the last token of the text after the slot. Dimensions: B studies, M prefix tokens, L report tokens, H width, and
+P = 1 + Nb + M + Na tokens before the report.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rrg.batching.batch import Batch, Prefix
+from rrg.language.decoding import Decoding
+from rrg.language.head import ReportHead
+from rrg.language.prompts import Prompt
+
+if TYPE_CHECKING:
+    from rrg.language.family import CausalOptions
+
+
+@dataclass
+class LanguageOutput:
+    """Loss rows of a micro-batch: `nll` [R] for the supervised tokens in batch order."""
+
+    nll: Tensor
+    tokens: int
+
+
+class CausalLanguage(nn.Module):
+    """Any Hugging Face causal language model behind two verbs: `loss` and `generate`."""
+
+    def __init__(self, model: Any, tokenizer: Any, options: CausalOptions) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.options = options
+        self.prompt = Prompt.parse(options.prompt)
+        self._set_training(options)
+        self.head = ReportHead(model)
+        if tokenizer is not None:
+            self.head.verify()
+
+    def _set_training(self, options: CausalOptions) -> None:
+        if options.train != "full":
+            self.model.requires_grad_(False)
+        if options.train == "lora":
+            from rrg.language.lora import apply_lora
+
+            apply_lora(self.model, options.lora)
+        if options.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> CausalLanguage:
+        """Training mode; a frozen language model stays in evaluation mode (no dropout), whatever its parent does."""
+        super().train(mode)
+        if self.options.train == "frozen":
+            self.model.eval()
+        return self
+
+    @property
+    def width(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        return self.model.get_input_embeddings()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids [...] to input embeddings [..., H]."""
+        return self.embedding(ids)
+
+    def sequence(self, prefix: Prefix | None, batch: Batch, *, report: bool) -> tuple[Tensor, Tensor]:
+        """(inputs_embeds [B, T, H], mask [B, T] bool) of the prompt, with the report tokens appended if `report`."""
+        B, device = len(batch), batch.before_ids.device
+        pieces: list[Tensor] = []
+        masks: list[Tensor] = []
+
+        def add(embeds: Tensor, mask: Tensor | None) -> None:
+            if embeds.shape[1]:
+                pieces.append(embeds.to(self.embedding.weight.dtype))
+                masks.append(torch.ones(embeds.shape[:2], dtype=torch.bool, device=device) if mask is None else mask)
+
+        if self.tokenizer.bos_token_id is not None:
+            add(self.embed(torch.full((B, 1), self.tokenizer.bos_token_id, device=device)), None)
+        add(self.embed(batch.before_ids), batch.before_mask)
+        if prefix is not None:
+            add(prefix.embeds, prefix.mask)
+        add(self.embed(batch.after_ids), batch.after_mask)
+        if report:
+            add(self.embed(batch.report_ids), batch.report_mask)
+        return torch.cat(pieces, 1), torch.cat(masks, 1)
+
+    def loss(self, prefix: Prefix | None, batch: Batch) -> LanguageOutput:
+        """Next-token loss of the report tokens given the prefix (spec r2gengpt §3); rows are selected before the head."""
+        embeds, mask = self.sequence(prefix, batch, report=True)
+        L = batch.report_ids.shape[1]
+        start = embeds.shape[1] - L
+        # Right padding needs no mask under causal attention; holes before the report do.
+        holes = not bool(mask[:, :start].all())
+        arguments = {"attention_mask": mask, "position_ids": mask.cumsum(1).sub(1).clamp_min(0)} if holes else {}
+        hidden = self.model.get_decoder()(inputs_embeds=embeds, use_cache=False, **arguments).last_hidden_state
+        rows = hidden[:, start - 1 : start - 1 + L][batch.report_mask]
+        nll = self.head.rows(rows, batch.report_ids[batch.report_mask])
+        return LanguageOutput(nll, int(nll.numel()))
+
+    @torch.no_grad()
+    def generate(self, prefix: Prefix | None, batch: Batch, decoding: Decoding) -> list[str]:
+        """One report per study: decoded, cut at the end symbol, stripped."""
+        embeds, mask = self.sequence(prefix, batch, report=False)
+        pad = self.tokenizer.pad_token_id
+        end = self.tokenizer.eos_token_id
+        with warnings.catch_warnings():
+            # Said at every call: with embeddings as input, the repetition penalty acts on generated tokens (as published).
+            warnings.filterwarnings("ignore", message=".*repetition_penalty.*")
+            ids = self.model.generate(
+                inputs_embeds=embeds,
+                attention_mask=mask.long(),
+                eos_token_id=end,
+                pad_token_id=end if pad is None else pad,
+                **decoding.arguments(),
+            )
+        return [self._text(row, end) for row in ids.tolist()]
+
+    def _text(self, ids: list[int], end: int) -> str:
+        if end in ids:
+            ids = ids[: ids.index(end)]
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def save_pretrained(self, folder: Any) -> None:
+        """The model (any LoRA merged) and its tokenizer as a Hugging Face folder."""
+        model = self.model
+        if hasattr(model, "peft_config"):
+            from rrg.language.lora import merged
+
+            model = merged(model)
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

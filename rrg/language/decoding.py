@@ -1,0 +1,51 @@
+"""How a report is written out: beam search or sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rrg.config.schema import option
+from rrg.errors import UserError
+
+
+@dataclass
+class Decoding:
+    """Search settings, in Hugging Face's terms. Defaults are R2GenGPT's for IU X-Ray (spec r2gengpt §6)."""
+
+    num_beams: int = option(3, "beams; 1 is greedy search or, with do_sample, plain sampling")
+    do_sample: bool = option(False, "sample instead of searching for the most likely report")
+    temperature: float = option(1.0, "softmax temperature when sampling; above 0")
+    top_p: float = option(1.0, "nucleus: keep the smallest set of tokens with this probability, when sampling")
+    repetition_penalty: float = option(2.0, "divides the scores of tokens generated already; 1 is off")
+    length_penalty: float = option(2.0, "beam score = log-likelihood / length^penalty: above 1 prefers long reports")
+    no_repeat_ngram_size: int = option(0, "forbid repeating n-grams of this size; 0 is off")
+    min_new_tokens: int = option(40, "no end symbol before this many tokens")
+    max_new_tokens: int = option(100, "the report is cut here")
+
+    def check(self, path: str) -> None:
+        if self.num_beams < 1:
+            raise UserError(f"{path}.num_beams: {self.num_beams} is below 1; write 1 for greedy search")
+        if self.do_sample and self.temperature <= 0:
+            raise UserError(f"{path}.temperature: {self.temperature} with do_sample; write a value above 0, or do_sample=false")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens or self.max_new_tokens < 1:
+            raise UserError(
+                f"{path}: min_new_tokens {self.min_new_tokens} and max_new_tokens {self.max_new_tokens}; write 0 <= min <= max"
+            )
+        if self.repetition_penalty <= 0:
+            raise UserError(f"{path}.repetition_penalty: {self.repetition_penalty}; write 1.0 for none")
+
+    def arguments(self) -> dict[str, object]:
+        """Keyword arguments of `generate`. Sampling settings are passed only when sampling: newer libraries refuse the rest."""
+        result: dict[str, object] = {
+            "num_beams": self.num_beams,
+            "do_sample": self.do_sample,
+            "repetition_penalty": self.repetition_penalty,
+            "no_repeat_ngram_size": self.no_repeat_ngram_size,
+            "min_new_tokens": self.min_new_tokens,
+            "max_new_tokens": self.max_new_tokens,
+        }
+        if self.num_beams > 1:
+            result["length_penalty"] = self.length_penalty
+        if self.do_sample:
+            result.update(temperature=self.temperature, top_p=self.top_p)
+        return result

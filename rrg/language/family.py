@@ -1,0 +1,104 @@
+"""The language parts of a recipe: options by kind, and what builds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rrg.config.context import BuildContext
+from rrg.config.family import Family
+from rrg.config.schema import option, section
+from rrg.errors import UserError
+from rrg.language.prompts import Prompt
+
+if TYPE_CHECKING:
+    from rrg.language.causal import CausalLanguage
+
+LANGUAGE = Family("language")
+
+R2GENGPT_PROMPT = (
+    "Human: <Img>{image}</Img> Generate a comprehensive and detailed diagnosis report for this chest xray image. \nAssistant:"
+)
+
+
+@dataclass
+class LoraOptions:
+    """Low-rank updates of frozen Linears (spec common §7)."""
+
+    r: int = option(16, "rank")
+    alpha: int = option(16, "scale is alpha / r")
+    dropout: float = option(0.1, "dropout before the low-rank path")
+    targets: list[str] = option([], "name endings of the Linears; empty takes the kind's published default")
+
+    def check(self, path: str) -> None:
+        if self.r < 1:
+            raise UserError(f"{path}.r: {self.r} is below 1; write the rank, for example 16")
+
+
+@dataclass
+class CausalOptions:
+    kind: str = option("causal_lm", "any Hugging Face causal language model")
+    name: str = option("", "Hugging Face name, local folder, embedded:smollm2-135m, or stage:NAME (made by that stage)")
+    train: str = option("frozen", "frozen | lora | full")
+    dtype: str = option("bfloat16", "dtype of the frozen weights: bfloat16 | float16 | float32")
+    prompt: str = option(R2GENGPT_PROMPT, "text with exactly one {image}; {indication} and {comparison} are the study's")
+    max_report_tokens: int = option(60, "reports longer than this are cut in training (counted in the events)")
+    attention: str = option("sdpa", "attention implementation: sdpa | eager | flash_attention_2")
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
+    lora: LoraOptions = section(LoraOptions, "used with train: lora")
+
+    def check(self, path: str) -> None:
+        Prompt.parse(self.prompt, f"{path}.prompt")
+        check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
+        check_choice(f"{path}.dtype", self.dtype, ("bfloat16", "float16", "float32"))
+        if self.max_report_tokens < 1:
+            raise UserError(f"{path}.max_report_tokens: {self.max_report_tokens} is below 1; write 60 (IU) or 100 (MIMIC)")
+
+
+@dataclass
+class SmallLlamaOptions(CausalOptions):
+    """A small Llama of one's own: random weights and a tokenizer made from the training reports."""
+
+    kind: str = option("small_llama", "a Llama of the given size with a tokenizer made from the training reports")
+    dtype: str = option("float32", "dtype of the weights: float32 | bfloat16 | float16")
+    prompt: str = option("{image} report :", "text with exactly one {image}")
+    hidden_size: int = option(256, "width")
+    layers: int = option(6, "decoder blocks")
+    heads: int = option(4, "attention heads")
+    intermediate_size: int = option(768, "width of the gated feed-forward")
+    dropout: float = option(0.0, "attention dropout while the model itself is trained")
+    tokenizer: str = option("word", "word (whitespace words) | bpe (byte level)")
+    min_count: int = option(3, "word tokenizer: keep words seen at least this often in the training reports")
+    vocabulary: int = option(2000, "bpe tokenizer: size")
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        check_choice(f"{path}.tokenizer", self.tokenizer, ("word", "bpe"))
+        if self.hidden_size % self.heads:
+            raise UserError(f"{path}.heads: {self.heads} does not divide hidden_size {self.hidden_size}")
+
+
+def check_choice(path: str, value: str, legal: tuple[str, ...]) -> None:
+    """Raises UserError where `value` is none of `legal`."""
+    if value not in legal:
+        raise UserError(f"{path}: {value!r} is none of {', '.join(legal)}")
+
+
+@LANGUAGE.kind("causal_lm", CausalOptions)
+def build_causal(options: CausalOptions, context: BuildContext) -> CausalLanguage:
+    """A Hugging Face causal language model by name, folder, embedded or made by an earlier stage."""
+    from rrg.language.causal import CausalLanguage
+    from rrg.language.pretrained import load_pretrained
+
+    model, tokenizer = load_pretrained(options, context)
+    return CausalLanguage(model, tokenizer, options)
+
+
+@LANGUAGE.kind("small_llama", SmallLlamaOptions)
+def build_small_llama(options: SmallLlamaOptions, context: BuildContext) -> CausalLanguage:
+    """A small Llama with random weights and a tokenizer made from the training reports."""
+    from rrg.language.causal import CausalLanguage
+    from rrg.language.pretrained import make_small_llama
+
+    model, tokenizer = make_small_llama(options, context)
+    return CausalLanguage(model, tokenizer, options)

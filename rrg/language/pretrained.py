@@ -1,0 +1,113 @@
+"""Where a language model's weights and tokenizer come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from rrg.config.context import BuildContext
+from rrg.errors import UserError
+from rrg.language.architectures import published_config
+from rrg.language.tokenizer import encode, kept_tokenizer, train_tokenizer
+
+if TYPE_CHECKING:
+    from rrg.language.family import CausalOptions, SmallLlamaOptions
+
+
+def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any, Any]:
+    """(model, tokenizer) of `options.name`; on the meta device (model of the right shape, None).
+
+    Raises:
+        UserError: no name, a folder or name that cannot be loaded, or (meta) a shape that is not known offline.
+    """
+    if not options.name:
+        raise UserError("language.name: empty; write a Hugging Face name, a local folder, or embedded:smollm2-135m")
+    if context.meta:
+        return _meta_model(options), None
+    folder = _resolve(options.name, context)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, options.dtype), attn_implementation=options.attention
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(
+            f"language.name: {options.name!r} cannot be loaded ({reason}); write a local folder with config.json and "
+            "safetensors weights, a reachable Hugging Face name, or embedded:smollm2-135m"
+        ) from None
+    return model, tokenizer
+
+
+def make_small_llama(options: SmallLlamaOptions, context: BuildContext) -> tuple[Any, Any]:
+    """A Llama of the given size with random weights (from torch's seed) and a tokenizer made from the training reports.
+
+    The tokenizer is kept in the run directory, so that a resumed run reads the same one.
+    """
+
+    def make() -> Any:
+        texts = context.train_texts() if context.train_texts else []
+        if not texts:
+            raise UserError("language: a small_llama makes its tokenizer from the training reports, and there are none")
+        return train_tokenizer(
+            options.tokenizer, texts, options.prompt, min_count=options.min_count, vocabulary=options.vocabulary
+        )
+
+    tokenizer = None
+    if not context.meta:
+        tokenizer = kept_tokenizer(context.run / "tokenizer", make) if context.run else make()
+    config = LlamaConfig(
+        vocab_size=options.vocabulary if tokenizer is None else len(tokenizer),
+        hidden_size=options.hidden_size,
+        intermediate_size=options.intermediate_size,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        num_key_value_heads=options.heads,
+        attention_dropout=options.dropout,
+        tie_word_embeddings=True,
+        max_position_embeddings=1024,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.device("meta" if context.meta else "cpu"):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, options.dtype), attn_implementation=options.attention
+        )
+    return model, tokenizer
+
+
+def end_symbol(tokenizer: Any) -> int:
+    """The id that ends a report. Raises UserError where the tokenizer has none, or its text form is not one id."""
+    if tokenizer.eos_token_id is None:
+        raise UserError("language: this tokenizer has no end symbol (eos_token); add one to its tokenizer_config.json")
+    if encode(tokenizer, tokenizer.eos_token) != [tokenizer.eos_token_id]:
+        raise UserError(f"language: the end symbol {tokenizer.eos_token!r} does not encode to its own id")
+    return int(tokenizer.eos_token_id)
+
+
+def _resolve(name: str, context: BuildContext) -> str:
+    if name.startswith("stage:"):
+        folder = (context.run or Path()) / "stages" / name.removeprefix("stage:") / "language"
+        if not folder.is_dir():
+            raise UserError(f"language.name: {name!r}: no such stage has left a language model at {folder}; see `stages:`")
+        return str(folder)
+    from rrg.language.embedded import resolve_language
+
+    return resolve_language(name)
+
+
+def _meta_model(options: CausalOptions) -> Any:
+    config = published_config(options.name)
+    if config is None:
+        try:
+            from transformers import AutoConfig
+
+            config = AutoConfig.from_pretrained(options.name, local_files_only=True)
+        except (OSError, ValueError):
+            raise UserError(f"language.name: the shape of {options.name!r} is not known without its files") from None
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, options.dtype))

@@ -1,0 +1,66 @@
+"""Tokenizers: a pretrained one by name, or a small one made from the training reports and kept in the run directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rrg.errors import UserError
+
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+
+
+def train_tokenizer(kind: str, texts: Sequence[str], extra: str, *, min_count: int, vocabulary: int) -> Any:
+    """A fast tokenizer made from `texts`: `word` (whitespace words seen at least `min_count` times) or `bpe` (byte level).
+
+    `extra` (the prompt's own words) is always covered. Deterministic: equal texts give equal vocabularies.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if kind == "word":
+        counts = Counter(word for text in texts for word in text.split())
+        words = sorted({w for w, n in counts.items() if n >= min_count} | set(re.sub(r"\{\w+\}", " ", extra).split()))
+        words = [w for w in words if w not in SPECIALS]
+        table = {word: place for place, word in enumerate([*SPECIALS, *words])}
+        tokenizer = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    elif kind == "bpe":
+        tokenizer = Tokenizer(models.BPE(unk_token=None))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=list(SPECIALS), initial_alphabet=sorted(alphabet), show_progress=False
+        )
+        tokenizer.train_from_iterator([*texts, extra], trainer)
+    else:
+        raise UserError(f"language.tokenizer: {kind!r} is none of word, bpe")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def kept_tokenizer(folder: Path, make: Any) -> Any:
+    """The tokenizer stored in `folder`, made and stored by `make()` first where there is none. Atomic; first writer wins."""
+    from transformers import PreTrainedTokenizerFast
+
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        make().save_pretrained(temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(temporary)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of `text`, without special tokens."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []

@@ -1,0 +1,157 @@
+"""The recipe: every setting of a training run, its type, default and meaning. Parts add their own options by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rrg.config.load import Loaded, load
+from rrg.config.schema import option, part, parts, section
+from rrg.connector.family import CONNECTOR
+from rrg.errors import UserError
+from rrg.language.decoding import Decoding
+from rrg.language.family import LANGUAGE, check_choice
+from rrg.objectives.family import OBJECTIVE
+from rrg.vision.family import VISION
+
+
+@dataclass
+class DataOptions:
+    shards: str = option("", "folder written by `rrg prepare`")
+    section: str = option("findings", "the text to write: findings | impression | both (findings, then impression)")
+    cleaning: str = option("iu", "cleaning of the target text: iu | mimic | mimic_colon | none")
+    max_views: int = option(2, "films of a study that are read, in the order of the shard")
+    positive_repeats: int = option(1, "studies with a positive finding appear this often per epoch (class-balanced sampling)")
+    window: int = option(4096, "samples are shuffled within windows of this many, so that reads stay near-sequential")
+    workers: int = option(2, "loader processes; 0 loads in the training process")
+    prefetch: int = option(4, "batches each loader process keeps ready")
+    max_damaged: float = option(0.0, "unreadable studies to put up with: a share of the split below 1, or a count")
+
+    def check(self, path: str) -> None:
+        check_choice(f"{path}.section", self.section, ("findings", "impression", "both"))
+        check_choice(f"{path}.cleaning", self.cleaning, ("iu", "mimic", "mimic_colon", "none"))
+        for name, least in (("max_views", 1), ("positive_repeats", 1), ("window", 1), ("workers", 0), ("prefetch", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{path}.{name}: {getattr(self, name)} is below {least}")
+
+
+@dataclass
+class AugmentOptions:
+    """Seeded by (seed, epoch, study, view), so that a resumed run sees the same films. All off by default."""
+
+    crop: int = option(
+        0, "resize the shorter side to this many pixels, then crop the input size at random (R2Gen: 256); 0 is off"
+    )
+    rotate: float = option(0.0, "largest rotation in degrees")
+    translate: float = option(0.0, "largest shift, as a share of the side")
+    scale: float = option(0.0, "largest change of scale, as a share")
+    brightness: float = option(0.0, "largest change of brightness, as a share")
+    contrast: float = option(0.0, "largest change of contrast, as a share")
+    flip: bool = option(False, "mirror left and right half of the time; off, for it puts the heart on the wrong side")
+
+
+@dataclass
+class ScheduleOptions:
+    kind: str = option("cosine_epoch", "cosine_epoch (a step down each epoch, as published) | cosine (every step) | constant")
+    warmup_steps: int = option(0, "linear warm-up")
+    floor: float = option(1e-6, "learning rate at the end of the cosine, for the base rate; other rates in proportion")
+
+    def check(self, path: str) -> None:
+        check_choice(f"{path}.kind", self.kind, ("cosine_epoch", "cosine", "constant"))
+
+
+@dataclass
+class TrainOptions:
+    batch_size: int = option(8, "studies per optimizer step, over all processes and accumulation steps")
+    micro_batch_size: int = option(8, "studies per forward pass and process; accumulation follows from it")
+    epochs: float = option(15.0, "passes over the training split; ignored where max_steps is given")
+    max_steps: int | None = option(None, "optimizer steps")
+    precision: str = option("bf16", "bf16 (autocast; master weights stay float32) | fp32")
+    lr: float = option(1e-4, "base learning rate")
+    lr_by_part: dict[str, float] = option({}, "learning rate of a part: vision, connector, language, objectives")
+    betas: list[float] = option([0.9, 0.999], "AdamW")
+    eps: float = option(1e-8, "AdamW")
+    weight_decay: float = option(0.01, "AdamW, on all trained tensors as published")
+    clip_norm: float = option(0.0, "largest gradient norm; 0 is no clipping (as published)")
+    schedule: ScheduleOptions = section(ScheduleOptions, "learning rate over time: a pure function of the step")
+    max_nonfinite: int = option(0, "steps with a non-finite loss or gradient to skip before giving up")
+    checkpoint_every: int = option(500, "steps between checkpoints")
+    keep: int = option(2, "newest checkpoints kept, beside the best")
+    validate_every: float = option(1.0, "epochs between validations; 0 is never")
+    validate_studies: int = option(0, "validate on the first this many studies; 0 is the whole split")
+    validate_reports: bool = option(True, "write reports when validating (else only the loss)")
+    select: dict[str, float] = option(
+        {"bleu_4": 0.5, "cider": 0.5}, "best checkpoint: largest weighted sum of validation metrics; {loss: -1} for the loss"
+    )
+    log_every: int = option(10, "steps between lines on a log that is no terminal")
+    threads: int = option(0, "CPU threads per process; 0 shares the cores among the processes of the machine")
+
+    def check(self, path: str) -> None:
+        for name in ("batch_size", "micro_batch_size", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{path}.{name}: {getattr(self, name)} is below 1")
+        check_choice(f"{path}.precision", self.precision, ("bf16", "fp32"))
+        if self.max_steps is not None and self.max_steps < 1:
+            raise UserError(f"{path}.max_steps: {self.max_steps} is below 1; leave it out to train by epochs")
+        if self.epochs <= 0:
+            raise UserError(f"{path}.epochs: {self.epochs}; write a number above 0")
+        if len(self.betas) != 2:
+            raise UserError(f"{path}.betas: {self.betas}; write two numbers")
+        for name in self.lr_by_part:
+            check_choice(f"{path}.lr_by_part", name, ("vision", "connector", "language", "objectives"))
+
+
+@dataclass
+class GenerateOptions(Decoding):
+    batch_size: int = option(8, "studies written at one time")
+
+
+@dataclass
+class ScoreOptions:
+    protocol: str = option("r2gen_iu", "named scoring protocol: `rrg score --help` lists them")
+    bootstrap: int = option(1000, "resamples for the intervals")
+
+
+@dataclass
+class Recipe:
+    """One experiment."""
+
+    name: str = option("unnamed", "the run directory is named after it")
+    output: str = option("runs/${name}", "run directory")
+    seed: int = option(42, "one seed for order, augmentation, initial weights and dropout")
+    data: DataOptions = section(DataOptions, "what is read")
+    augment: AugmentOptions = section(AugmentOptions, "what is done to training films")
+    vision: Any = part(VISION, "swin", "films to visual tokens")
+    connector: Any = part(CONNECTOR, "linear", "visual tokens to the prefix of the prompt")
+    language: Any = part(LANGUAGE, "causal_lm", "prefix and prompt to the report")
+    objectives: Any = parts(OBJECTIVE, {"report": "report"}, "what is minimised, by name")
+    train: TrainOptions = section(TrainOptions, "how it is trained")
+    generate: GenerateOptions = section(GenerateOptions, "how reports are written")
+    score: ScoreOptions = section(ScoreOptions, "how they are scored")
+    stages: dict[str, Any] = option({}, "stages trained before this one, in order: name -> what differs from this recipe")
+
+    def check(self, path: str) -> None:
+        if self.vision.kind == "none" and self.connector.kind not in ("none", "words"):
+            raise UserError(f"connector.kind: {self.connector.kind!r} needs films, and vision.kind is none")
+        if self.vision.kind != "none" and self.connector.kind in ("none", "words"):
+            raise UserError(
+                f"connector.kind: {self.connector.kind!r} takes no film; write vision.kind: none, or another connector"
+            )
+        if self.vision.kind == "none" and self.train.validate_reports and self.train.validate_every:
+            raise UserError("train.validate_reports: a text-only stage writes no reports of films; write false")
+        if not self.objectives:
+            raise UserError("objectives: none; write at least report: {kind: report}")
+        if getattr(self.vision, "cache", "") and self.augment != AugmentOptions():
+            raise UserError("vision.cache: cached features and augment.* exclude each other; clear one of them")
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:
+    """The typed recipe, with every stage checked too."""
+    from rrg.stages import stage_recipe
+
+    loaded = load(Recipe, recipe, overrides)
+    for name in loaded.value.stages:
+        stage_recipe(loaded, name)
+    return loaded

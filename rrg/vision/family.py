@@ -1,0 +1,129 @@
+"""The vision parts of a recipe: options by kind, and what builds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rrg.config.context import BuildContext
+from rrg.config.family import Family
+from rrg.config.schema import option, section
+from rrg.errors import UserError
+from rrg.language.family import LoraOptions, check_choice
+
+if TYPE_CHECKING:
+    from rrg.vision.encoders import VisionEncoder
+
+VISION = Family("vision")
+
+
+@dataclass
+class EncoderOptions:
+    """What every encoder kind has in common."""
+
+    name: str = option("", "Hugging Face name, local folder, embedded:dinov2-small, or random (with architecture)")
+    train: str = option("frozen", "frozen (shallow) | lora (delta) | full (deep)")
+    tokens: str = option("patches", "patches (no class token) | all | global (one pooled token)")
+    layer: int = option(-1, "hidden state that is handed on; -1 is the last, after the final norm")
+    grid: int | None = option(None, "average-pool the patch tokens to grid x grid; null keeps them all")
+    image_size: int | None = option(None, "side of the square input in pixels; null takes the encoder's own")
+    resize: str = option("squash", "squash (aspect ratio lost, as published) | shorter_crop | pad")
+    dtype: str = option("float32", "dtype of frozen weights: float32 | bfloat16 | float16")
+    architecture: dict[str, Any] = option({}, "name: random: arguments of the transformers configuration")
+    cache: str = option(
+        "", "frozen encoders: folder of cached features (auto: beside the shards); empty computes them every time"
+    )
+    lora: LoraOptions = section(LoraOptions, "used with train: lora; empty targets are query and value projections")
+
+    def check(self, path: str) -> None:
+        check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
+        check_choice(f"{path}.tokens", self.tokens, ("patches", "all", "global"))
+        check_choice(f"{path}.resize", self.resize, ("squash", "shorter_crop", "pad"))
+        check_choice(f"{path}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        if not self.name:
+            raise UserError(f"{path}.name: empty; write a Hugging Face name, a local folder, embedded:dinov2-small, or random")
+        if self.cache and self.train != "frozen":
+            raise UserError(f"{path}.cache: features of an encoder that is trained ({path}.train: {self.train}) change; clear it")
+
+
+@dataclass
+class SwinOptions(EncoderOptions):
+    kind: str = option("swin", "Swin transformer")
+    name: str = option("microsoft/swin-base-patch4-window7-224", "Hugging Face name, local folder, or random")
+
+
+@dataclass
+class VitOptions(EncoderOptions):
+    kind: str = option("vit", "plain vision transformer")
+    name: str = option("google/vit-base-patch16-224", "Hugging Face name, local folder, or random")
+
+
+@dataclass
+class Dinov2Options(EncoderOptions):
+    kind: str = option("dinov2", "DINOv2")
+    name: str = option("embedded:dinov2-small", "Hugging Face name, local folder, embedded:dinov2-small, or random")
+
+
+@dataclass
+class ClipOptions(EncoderOptions):
+    kind: str = option("clip", "CLIP's vision tower")
+    name: str = option("openai/clip-vit-large-patch14-336", "Hugging Face name, local folder, or random")
+    layer: int = option(-2, "hidden state that is handed on; LLaVA takes the penultimate")
+
+
+@dataclass
+class NoVisionOptions:
+    kind: str = option("none", "no film: text-only stages")
+
+
+@VISION.kind("none", NoVisionOptions)
+def build_none(options: NoVisionOptions, context: BuildContext) -> None:
+    """No film."""
+    return None
+
+
+def _build(options: Any, context: BuildContext) -> VisionEncoder:
+    from rrg.vision.adapters import apply_lora, freeze
+    from rrg.vision.encoders import build_encoder
+
+    encoder = build_encoder(
+        options.kind,
+        options.name,
+        tokens=options.tokens,
+        layer=options.layer,
+        grid=options.grid,
+        image_size=options.image_size,
+        architecture=options.architecture or None,
+        dtype=options.dtype,
+        device="meta" if context.meta else None,
+    )
+    if options.train == "lora":
+        lora = options.lora
+        apply_lora(encoder, lora.r, lora.alpha, lora.dropout, lora.targets or None)
+    elif options.train == "frozen":
+        freeze(encoder)
+    return encoder
+
+
+@VISION.kind("swin", SwinOptions)
+def build_swin(options: SwinOptions, context: BuildContext) -> VisionEncoder:
+    """Swin transformer: the last hidden state after the final LayerNorm."""
+    return _build(options, context)
+
+
+@VISION.kind("vit", VitOptions)
+def build_vit(options: VitOptions, context: BuildContext) -> VisionEncoder:
+    """Plain vision transformer."""
+    return _build(options, context)
+
+
+@VISION.kind("dinov2", Dinov2Options)
+def build_dinov2(options: Dinov2Options, context: BuildContext) -> VisionEncoder:
+    """DINOv2."""
+    return _build(options, context)
+
+
+@VISION.kind("clip", ClipOptions)
+def build_clip(options: ClipOptions, context: BuildContext) -> VisionEncoder:
+    """CLIP's vision tower."""
+    return _build(options, context)
