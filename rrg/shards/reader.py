@@ -1,0 +1,195 @@
+"""Random access to the studies of one split, by byte range."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rrg.data.study import OBSERVATIONS, SPLITS, Study
+from rrg.errors import UserError, nearest
+from rrg.shards.index import BLOCK, SECTIONS, IndexLine, Member, parse_index, suffixes
+from rrg.shards.manifest import Manifest, ShardEntry, index_name, list_folder, read_manifest
+from rrg.shards.storage import Storage, open_storage
+
+_UNSAID = 2  # in the table of labels: the observation is not mentioned
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One study with the JPEG bytes of its films, one per `study.views`."""
+
+    index: int
+    study: Study
+    images: tuple[bytes, ...]
+
+
+class DamagedSample(Exception):  # noqa: N818 (it names the sample's state, as its users count it)
+    """One sample cannot be read; the others can. Carries no report text."""
+
+    def __init__(self, study: str, shard: str, member: str, reason: str) -> None:
+        super().__init__(study, shard, member, reason)  # the arguments themselves, so that it survives pickling
+        self.study, self.shard, self.member, self.reason = study, shard, member, reason
+
+    def __str__(self) -> str:
+        return f"study {self.study}: member {self.member} of {self.shard}: {self.reason}"
+
+
+class ShardSet:
+    """One split of a folder of shards; index i counts through the shards in the manifest's order.
+
+    Opening reads the manifest and the indexes and compares the size of every tar. A set may be forked and pickled: descriptors
+    are opened where they are used.
+
+    Raises:
+        UserError: the folder, manifest, split, a shard or an index is missing, empty, cut short, damaged or of another format.
+    """
+
+    def __init__(self, root: str | Path, split: str) -> None:
+        self._storage: Storage = open_storage(root)
+        self.root, self.split = self._storage.root, split
+        files = list_folder(self._storage)
+        self.manifest: Manifest = read_manifest(self._storage, files)
+        self._shards = _shards_of(self.manifest, split, self.root)
+        self._check_files(files)
+        self.shard_sizes: tuple[int, ...] = tuple(shard.studies for shard in self._shards)
+        self.ids: list[str] = []
+        self.patients: list[str] = []
+        self._fill([line for shard in self._shards for line in self._lines(shard)])
+        self._positions: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def digest(self) -> str:
+        """sha-256 over the hashes of this split's shards."""
+        return self.manifest.digest(self.split)
+
+    def words(self, section: str) -> np.ndarray:
+        """int32 [N]: whitespace-separated words of a section of each study's raw text."""
+        if section not in SECTIONS:
+            raise UserError(f"section {section!r}: {nearest(section, SECTIONS)}")
+        return self._words[:, SECTIONS.index(section)]
+
+    def labels(self, index: int) -> dict[str, int]:
+        """Observation labels of one study; what is not mentioned has no key."""
+        return {name: value for name, value in zip(OBSERVATIONS, self._labels[index].tolist(), strict=True) if value != _UNSAID}
+
+    def index_of(self, study: str) -> int:
+        """The index of a study by id. Raises KeyError."""
+        if self._positions is None:
+            self._positions = {name: index for index, name in enumerate(self.ids)}
+        return self._positions[study]
+
+    def read(self, index: int) -> Sample:
+        """A study and its films, in one range read. Raises DamagedSample; IndexError."""
+        study, films = self._members(index, None)
+        return Sample(index, study, films)
+
+    def study(self, index: int) -> Study:
+        """A study without its films. Raises DamagedSample; IndexError."""
+        return self._members(index, 1)[0]
+
+    def _members(self, index: int, most: int | None) -> tuple[Study, tuple[bytes, ...]]:
+        if not 0 <= index < len(self.ids):
+            raise IndexError(f"index {index} of a split of {len(self.ids)} studies")
+        name = self.ids[index]
+        shard = self._shards[int(np.searchsorted(self._edges, index, side="right")) - 1].name
+        first, last = int(self._firsts[index]), int(self._firsts[index + 1])
+        places = [Member(*place) for place in self._places[first:last].tolist()][:most]
+        names = [f"{name}.{suffix}" for suffix in suffixes(last - first - 1)][:most]
+        start = places[0].offset - BLOCK
+        block = self._block(name, shard, start, places[-1].offset + places[-1].size - start)
+        json, *films = [
+            _member_data(block, place, start, name, shard, member) for place, member in zip(places, names, strict=True)
+        ]
+        return self._parse(json, name, shard), tuple(films)
+
+    def _block(self, study: str, shard: str, start: int, length: int) -> bytes:
+        try:
+            return self._storage.read_range(shard, start, length)
+        except FileNotFoundError:
+            raise UserError(f"shard file {self.root}/{shard} is gone since it was opened: put it back") from None
+        except OSError as error:
+            raise DamagedSample(
+                study, shard, f"{study}.json", f"cannot be read: {error.strerror or type(error).__name__}"
+            ) from None
+
+    def _parse(self, data: bytes, name: str, shard: str) -> Study:
+        try:
+            study = Study.from_json(data)
+            if study.id != name or study.split != self.split:
+                raise ValueError("another study's record")
+        except (ValueError, UserError):
+            raise DamagedSample(name, shard, f"{name}.json", "not this study's record") from None
+        return study
+
+    def _check_files(self, files: Mapping[str, int]) -> None:
+        for shard in self._shards:
+            for name in (shard.name, index_name(shard.name)):
+                if name not in files:
+                    raise UserError(f"shard file {self.root}/{name} is missing: copy it again or run 'rrg prepare' again")
+            if files[shard.name] != shard.bytes:
+                raise UserError(
+                    f"shard file {self.root}/{shard.name} has {files[shard.name]} bytes, the manifest says {shard.bytes}: "
+                    "copy it again or run 'rrg prepare' again"
+                )
+
+    def _lines(self, shard: ShardEntry) -> list[IndexLine]:
+        name = index_name(shard.name)
+        data = self._storage.read(name)
+        try:
+            if hashlib.sha256(data).hexdigest() != shard.index_sha256:
+                raise ValueError("its hash differs from the manifest's")
+            header, lines = parse_index(data)
+            if (header.shard, header.sha256, header.studies) != (shard.name, shard.sha256, shard.studies):
+                raise ValueError("it belongs to another shard")
+        except ValueError as error:
+            raise UserError(f"index {self.root}/{name} is damaged ({error}): copy it again or run 'rrg prepare' again") from None
+        return lines
+
+    def _fill(self, lines: Sequence[IndexLine]) -> None:
+        """Turn index lines into columns: a few dozen bytes per study, shared between forked processes."""
+        self.ids = [line.id for line in lines]
+        known: dict[str, str] = {}
+        self.patients = [known.setdefault(line.patient, line.patient) for line in lines]
+        self._edges = np.concatenate(([0], np.cumsum(self.shard_sizes, dtype=np.int64)))
+        self._firsts = np.concatenate(([0], np.cumsum([len(line.members) for line in lines], dtype=np.int64)))
+        self._places = np.array([place for line in lines for place in line.members.values()], dtype=np.int64).reshape(-1, 3)
+        self._words = np.array([[line.words[name] for name in SECTIONS] for line in lines], dtype=np.int32)
+        self._labels = np.array([[line.labels.get(name, _UNSAID) for name in OBSERVATIONS] for line in lines], dtype=np.int8)
+
+
+def _shards_of(manifest: Manifest, split: str, root: str) -> tuple[ShardEntry, ...]:
+    if split not in SPLITS:
+        raise UserError(f"split {split!r}: {nearest(split, SPLITS)}")
+    held = ", ".join(f"{name} ({entry.studies})" for name, entry in manifest.splits.items())
+    if split not in manifest.splits:
+        raise UserError(f"{root} has no split {split!r}; it holds {held}")
+    if not manifest.splits[split].studies:
+        raise UserError(f"split {split!r} of {root} is empty; it holds {held}")
+    return manifest.of_split(split)
+
+
+def _member_data(block: bytes, place: Member, start: int, study: str, shard: str, member: str) -> bytes:
+    """A member's data, its name in the tar and its checksum compared with the index."""
+    first = place.offset - start
+    data = block[first : first + place.size]
+    if len(data) != place.size:
+        raise DamagedSample(study, shard, member, "the shard file ends before it")
+    try:
+        header = tarfile.TarInfo.frombuf(block[first - BLOCK : first], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        raise DamagedSample(study, shard, member, "its tar header is damaged") from None
+    # A longer name stands in an extended header before this one, which then holds its first 100 characters.
+    if header.name != member[:100] or header.size != place.size:
+        raise DamagedSample(study, shard, member, "the tar holds another member at its place")
+    if zlib.crc32(data) != place.crc32:
+        raise DamagedSample(study, shard, member, "its checksum differs from the index")
+    return data
