@@ -1,0 +1,110 @@
+"""Which curves a run has, and the figures that sum them up."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rrg.view.events import Events
+from rrg.view.plot import Chart, Drawing, Series, draw
+from rrg.view.scores import metric_label
+
+_Points = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Charts of a run and its facts as (name, value) pairs; `notes` are sentences about what is missing or damaged."""
+
+    charts: tuple[Drawing, ...]
+    facts: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def training(events: Events) -> Training:
+    """Loss, validation, learning-rate and throughput curves with their summary."""
+    drawn = [draw(chart) for chart in _charts(events)]
+    return Training(tuple(one for one in drawn if one), tuple(_facts(events)), tuple(_notes(events)))
+
+
+def loss_chart(events: Events) -> Drawing | None:
+    """The loss of the training steps, with the validation loss where there is one."""
+    return draw(_loss(events))
+
+
+def wait_share(events: Events) -> _Points:
+    """(step, share of the step's wall time that was spent waiting for the loader); steps without a time are left out."""
+    waits, times = dict(events.points("loader_wait_s")), dict(events.points("step_s"))
+    return [(step, waits[step] / times[step]) for step in times if step in waits and times[step] > 0]
+
+
+def _charts(events: Events) -> list[Chart]:
+    marks = events.resumes
+    charts = [_loss(events)]
+    best = events.best
+    for name in events.names("metrics"):
+        if name == "loss":
+            continue
+        points = events.metric(name)
+        at = next(((step, value) for step, value in points if best and step == best["step"] and math.isfinite(value)), None)
+        title = f"Validation: {metric_label(name)}"
+        charts.append(Chart(title, [Series(name, points, dots=True)], marks=marks, best=at))
+    rates = [Series(name, events.points("lr", name)) for name in events.names("lr")]
+    charts += [
+        Chart("Learning rate", rates, from_zero=True, marks=marks),
+        Chart("Gradient norm", [Series("gradient norm", events.points("grad_norm"))], marks=marks),
+        Chart("Studies per second", [Series("studies/s", events.points("studies_per_s"))], from_zero=True, marks=marks),
+        Chart("Tokens per second", [Series("tokens/s", events.points("tokens_per_s"))], from_zero=True, marks=marks),
+        Chart("Loader wait", [Series("loader wait", wait_share(events))], percent=True, from_zero=True, marks=marks,
+              note="share of step time"),
+    ]  # fmt: skip
+    return charts
+
+
+def _loss(events: Events) -> Chart:
+    series = [Series("training", events.points("loss"))]
+    if "loss" in events.names("metrics"):
+        series.append(Series("validation", events.metric("loss"), dots=True))
+    return Chart("Loss", series, marks=events.resumes)
+
+
+def _facts(events: Events) -> list[tuple[str, str]]:
+    if not events.steps:
+        return []
+    last = events.steps[-1]
+    facts = [("Steps", f"{last['step']:,}")]
+    if isinstance(last.get("epoch"), (int, float)):
+        facts.append(("Epochs", f"{last['epoch']:.2f}"))
+    facts += _total("Studies seen", events.points("studies"))
+    facts += _total("Report tokens", events.points("tokens"))
+    facts += _median("Studies per second", events.points("studies_per_s"), "{:,.3g}")
+    facts += _median("Tokens per second", events.points("tokens_per_s"), "{:,.0f}")
+    facts += _median("Loader wait", wait_share(events), "{:.1%} of step time")
+    if events.best is not None:
+        facts.append(("Best checkpoint", f"step {events.best['step']:,}"))
+    if events.resumes:
+        facts.append(("Resumed", f"{len(events.resumes)} ×, {events.repeated:,} steps repeated"))
+    return facts
+
+
+def _total(name: str, points: Sequence[tuple[int, float]]) -> list[tuple[str, str]]:
+    return [(name, f"{sum(value for _, value in points):,.0f}")] if points else []
+
+
+def _median(name: str, points: Sequence[tuple[int, float]], form: str) -> list[tuple[str, str]]:
+    values = [value for _, value in points if math.isfinite(value)]
+    return [(name + " (median)", form.format(statistics.median(values)))] if values else []
+
+
+def _notes(events: Events) -> list[str]:
+    notes = []
+    lost = [event["step"] for event in events.timeline if event["event"] == "nonfinite"]
+    if lost:
+        places = ", ".join(f"{step:,}" for step in lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
+        notes.append(f"{len(lost)} {'step' if len(lost) == 1 else 'steps'} with a non-finite loss or gradient: step {places}.")
+    if events.damaged:
+        lines = "line" if events.damaged == 1 else "lines"
+        notes.append(f"{events.damaged} damaged {lines} of events.jsonl could not be read as a whole.")
+    return notes

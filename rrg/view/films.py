@@ -1,0 +1,98 @@
+"""Films of a study, small enough to live inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from rrg.data.study import View
+from rrg.errors import UserError
+
+if TYPE_CHECKING:
+    from rrg.shards.reader import ShardSet
+
+SIDE = 256  # pixels of the longer side
+QUALITY = 72
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film as a data URI, its size in pixels and the name of its view."""
+
+    uri: str
+    width: int
+    height: int
+    view: str
+
+
+class Films:
+    """The films of one split, read from the shards of a run.
+
+    `absent` says in words why there are none at all; a film that does not decode is left out and its study is in `damaged`.
+    """
+
+    def __init__(self, shards: object, split: str) -> None:
+        self.absent = ""
+        self.damaged: list[str] = []
+        self._places: dict[str, int] = {}
+        self._set: ShardSet | None = None
+        if not isinstance(shards, str) or not shards:
+            self.absent = "the recipe names no shards (data.shards)"
+        elif "://" not in shards and not Path(shards).is_dir():
+            self.absent = f"the shards are not at {shards} any more"
+        else:
+            self._open(shards, split)
+
+    def of(self, study: str) -> tuple[Film, ...]:
+        """Every film of a study in the order of its views; none where the shards do not have the study."""
+        from rrg.shards.reader import DamagedSample
+
+        place = self._places.get(study)
+        if self._set is None or place is None:
+            return ()
+        try:
+            sample = self._set.read(place)
+        except (DamagedSample, UserError, OSError):
+            self.damaged.append(study)
+            return ()
+        films = []
+        for number, image in enumerate(sample.images):
+            try:
+                films.append(shrink(image, _view_name(sample.study.views, number)))
+            except (OSError, Image.DecompressionBombError):
+                self.damaged.append(study)
+        return tuple(films)
+
+    def _open(self, shards: str, split: str) -> None:
+        from rrg.shards.reader import ShardSet
+
+        try:
+            self._set = ShardSet(shards, split)
+        except (UserError, OSError) as error:
+            self.absent = f"the shards cannot be read: {error}"
+            return
+        self._places = {study: place for place, study in enumerate(self._set.ids)}
+
+
+def shrink(image: bytes, view: str = "") -> Film:
+    """A film as grey JPEG of at most `SIDE` pixels. Raises OSError (of Pillow) where `image` does not decode."""
+    with Image.open(io.BytesIO(image)) as film:
+        film.draft("L", (SIDE, SIDE))
+        small = film.convert("L")
+        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Film(uri, small.width, small.height, view)
+
+
+def _view_name(views: Sequence[View], number: int) -> str:
+    if number >= len(views):
+        return ""
+    return str(views[number].projection or views[number].plane).lower()
