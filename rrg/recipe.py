@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rrg.batching.images import Augmentation
 from rrg.config.load import Loaded, load
-from rrg.config.schema import option, part, parts, section
+from rrg.config.schema import check_choice, option, part, parts, plain, section
 from rrg.connector.family import CONNECTOR
+from rrg.data.cleaning import CLEANINGS
 from rrg.errors import UserError
 from rrg.language.decoding import Decoding
-from rrg.language.family import LANGUAGE, check_choice
+from rrg.language.family import LANGUAGE
 from rrg.objectives.family import OBJECTIVE
 from rrg.vision.family import VISION
 
@@ -20,8 +22,8 @@ from rrg.vision.family import VISION
 @dataclass
 class DataOptions:
     shards: str = option("", "folder written by `rrg prepare`")
-    section: str = option("findings", "the text to write: findings | impression | both (findings, then impression)")
-    cleaning: str = option("iu", "cleaning of the target text: iu | mimic | mimic_colon | none")
+    section: str = option("findings", "the text to write: findings | impression | findings_impression")
+    cleaning: str = option("clean_iu", "cleaning of the target text: clean_iu | clean_mimic | clean_mimic_colon | whitespace")
     max_views: int = option(2, "films of a study that are read, in the order of the shard")
     positive_repeats: int = option(1, "studies with a positive finding appear this often per epoch (class-balanced sampling)")
     window: int = option(4096, "samples are shuffled within windows of this many, so that reads stay near-sequential")
@@ -30,8 +32,8 @@ class DataOptions:
     max_damaged: float = option(0.0, "unreadable studies to put up with: a share of the split below 1, or a count")
 
     def check(self, path: str) -> None:
-        check_choice(f"{path}.section", self.section, ("findings", "impression", "both"))
-        check_choice(f"{path}.cleaning", self.cleaning, ("iu", "mimic", "mimic_colon", "none"))
+        check_choice(f"{path}.section", self.section, ("findings", "impression", "findings_impression"))
+        check_choice(f"{path}.cleaning", self.cleaning, tuple(CLEANINGS))
         for name, least in (("max_views", 1), ("positive_repeats", 1), ("window", 1), ("workers", 0), ("prefetch", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{path}.{name}: {getattr(self, name)} is below {least}")
@@ -39,17 +41,23 @@ class DataOptions:
 
 @dataclass
 class AugmentOptions:
-    """Seeded by (seed, epoch, study, view), so that a resumed run sees the same films. All off by default."""
+    """Seeded by (seed, epoch, study, view), so that a resumed run sees the same films. Off by default."""
 
-    crop: int = option(
-        0, "resize the shorter side to this many pixels, then crop the input size at random (R2Gen: 256); 0 is off"
-    )
-    rotate: float = option(0.0, "largest rotation in degrees")
-    translate: float = option(0.0, "largest shift, as a share of the side")
-    scale: float = option(0.0, "largest change of scale, as a share")
+    kind: str = option("none", "geometry: none | affine | random_crop (R2Gen)")
+    rotation: float = option(5.0, "affine: largest rotation in degrees")
+    translate: float = option(0.05, "affine: largest shift, as a share of the side")
+    scale: float = option(0.05, "affine: largest change of scale, as a share")
+    resize: int = option(256, "random_crop: shorter side before the crop to the input size")
     brightness: float = option(0.0, "largest change of brightness, as a share")
     contrast: float = option(0.0, "largest change of contrast, as a share")
-    flip: bool = option(False, "mirror left and right half of the time; off, for it puts the heart on the wrong side")
+    flip: float = option(0.0, "probability of mirroring left and right; off, for it puts the heart on the wrong side")
+
+    def augmentation(self) -> Augmentation:
+        """Raises UserError for a value out of range."""
+        return Augmentation(**plain(self))
+
+    def check(self, path: str) -> None:
+        self.augmentation()
 
 
 @dataclass
@@ -143,7 +151,7 @@ class Recipe:
             raise UserError("train.validate_reports: a text-only stage writes no reports of films; write false")
         if not self.objectives:
             raise UserError("objectives: none; write at least report: {kind: report}")
-        if getattr(self.vision, "cache", "") and self.augment != AugmentOptions():
+        if getattr(self.vision, "cache", "") and self.augment.augmentation().active:
             raise UserError("vision.cache: cached features and augment.* exclude each other; clear one of them")
 
 

@@ -47,6 +47,12 @@ def parts(family: Family, default: Mapping[str, str], doc: str) -> Any:
     )
 
 
+def check_choice(path: str, value: str, legal: tuple[str, ...]) -> None:
+    """Raises UserError where `value` is none of `legal`."""
+    if value not in legal:
+        raise UserError(f"{path}: {value!r} is none of {', '.join(legal)}")
+
+
 def typed(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     """An instance of dataclass `cls` from plain `data`.
 

@@ -57,7 +57,8 @@ def _convert(source: Path, folder: Path) -> None:
     if missing:
         raise RuntimeError(f"{source.name}: the converted model lacks {sorted(missing)[:3]}")
     config = model.config.to_dict()
-    config.pop("quantization_config", None)
+    for key in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        config.pop(key, None)
     config.update(architectures=["LlamaForCausalLM"], dtype="bfloat16")
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     model.generation_config.save_pretrained(folder)

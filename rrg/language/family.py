@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
-from rrg.config.schema import option, section
+from rrg.config.lora import LoraOptions
+from rrg.config.schema import check_choice, option, section
 from rrg.errors import UserError
 from rrg.language.prompts import Prompt
 
@@ -19,20 +20,6 @@ LANGUAGE = Family("language")
 R2GENGPT_PROMPT = (
     "Human: <Img>{image}</Img> Generate a comprehensive and detailed diagnosis report for this chest xray image. \nAssistant:"
 )
-
-
-@dataclass
-class LoraOptions:
-    """Low-rank updates of frozen Linears (spec common §7)."""
-
-    r: int = option(16, "rank")
-    alpha: int = option(16, "scale is alpha / r")
-    dropout: float = option(0.1, "dropout before the low-rank path")
-    targets: list[str] = option([], "name endings of the Linears; empty takes the kind's published default")
-
-    def check(self, path: str) -> None:
-        if self.r < 1:
-            raise UserError(f"{path}.r: {self.r} is below 1; write the rank, for example 16")
 
 
 @dataclass
@@ -76,12 +63,6 @@ class SmallLlamaOptions(CausalOptions):
         check_choice(f"{path}.tokenizer", self.tokenizer, ("word", "bpe"))
         if self.hidden_size % self.heads:
             raise UserError(f"{path}.heads: {self.heads} does not divide hidden_size {self.hidden_size}")
-
-
-def check_choice(path: str, value: str, legal: tuple[str, ...]) -> None:
-    """Raises UserError where `value` is none of `legal`."""
-    if value not in legal:
-        raise UserError(f"{path}: {value!r} is none of {', '.join(legal)}")
 
 
 @LANGUAGE.kind("causal_lm", CausalOptions)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
-    from rrg.language.family import LoraOptions
+    from rrg.config.lora import LoraOptions
 
 
 def apply_lora(model: Any, options: LoraOptions) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
+from rrg.batching.tokenise import encode
 from rrg.config.context import BuildContext
 from rrg.errors import UserError
 from rrg.language.architectures import published_config
-from rrg.language.tokenizer import encode, kept_tokenizer, train_tokenizer
+from rrg.language.tokenizer import kept_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     from rrg.language.family import CausalOptions, SmallLlamaOptions

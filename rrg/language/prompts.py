@@ -46,3 +46,8 @@ class Prompt:
         """The text before and after the image slot for `study`."""
         fields = {name: " ".join(getattr(study.sections, name).split()) for name in STUDY_FIELDS}
         return self.before.format(**fields), self.after.format(**fields)
+
+    def blank(self) -> tuple[str, str]:
+        """The text around the image slot with every field of the study empty."""
+        fields = dict.fromkeys(STUDY_FIELDS, "")
+        return self.before.format(**fields), self.after.format(**fields)

@@ -59,8 +59,3 @@ def kept_tokenizer(folder: Path, make: Any) -> Any:
         except OSError:  # another process was first
             shutil.rmtree(temporary)
     return PreTrainedTokenizerFast.from_pretrained(folder)
-
-
-def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text`, without special tokens."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []

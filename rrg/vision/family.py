@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
-from rrg.config.schema import option, section
+from rrg.config.lora import LoraOptions
+from rrg.config.schema import check_choice, option, section
 from rrg.errors import UserError
-from rrg.language.family import LoraOptions, check_choice
 
 if TYPE_CHECKING:
     from rrg.vision.encoders import VisionEncoder

@@ -1,0 +1,70 @@
+"""Samples of different lengths and numbers of views into one `Batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rrg.batching.batch import Batch
+from rrg.batching.tokenise import Tokens
+
+
+@dataclass(frozen=True)
+class Item:
+    """One study, ready to be batched: `films` [V, 3, S, S] or `features` [V, N, D], or neither in text-only stages."""
+
+    study: str
+    tokens: Tokens
+    films: Tensor | None = None
+    features: Tensor | None = None
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """One micro-batch of at least one item. Absent views are zeros under a mask; text is padded as `Batch` says."""
+    before_ids, before_mask = _pad([item.tokens.before for item in items], left=True)
+    after_ids, after_mask = _pad([item.tokens.after for item in items], left=True)
+    report_ids, report_mask = _pad([item.tokens.report for item in items], left=False)
+    films, view_mask = _stack_views([item.films for item in items])
+    features, feature_mask = _stack_views([item.features for item in items])
+    return Batch(
+        studies=[item.study for item in items],
+        pixel_values=films,
+        features=features,
+        view_mask=feature_mask if films is None else view_mask,
+        before_ids=before_ids,
+        before_mask=before_mask,
+        after_ids=after_ids,
+        after_mask=after_mask,
+        report_ids=report_ids,
+        report_mask=report_mask,
+        truncated=sum(item.tokens.truncated for item in items),
+    )
+
+
+def _pad(rows: Sequence[list[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+    longest = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        part = slice(longest - len(row), longest) if left else slice(0, len(row))
+        ids[place, part] = torch.tensor(row, dtype=torch.long)
+        mask[place, part] = True
+    return ids, mask
+
+
+def _stack_views(stacks: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor]:
+    """[B, V, …] zero-filled where a study has fewer views, and the mask [B, V] of what is there."""
+    present = [stack for stack in stacks if stack is not None]
+    if not present:
+        return None, torch.zeros(len(stacks), 0, dtype=torch.bool)
+    most = max(len(stack) for stack in present)
+    values = present[0].new_zeros(len(stacks), most, *present[0].shape[1:])
+    mask = torch.zeros(len(stacks), most, dtype=torch.bool)
+    for place, stack in enumerate(stacks):
+        if stack is not None:
+            values[place, : len(stack)] = stack
+            mask[place, : len(stack)] = True
+    return values, mask

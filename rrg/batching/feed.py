@@ -1,0 +1,208 @@
+"""What a step reads: a pure function of the step number.
+
+Nothing in the loader has state. Step t reads the ledger's positions [t·G, (t+1)·G); they are dealt to ranks and micro-batches by
+length. Loader workers only run `share(step)` ahead of time, so resuming is starting at another step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from rrg.batching.batch import Batch
+from rrg.batching.collate import Item, collate
+from rrg.batching.images import Augmentation, Preprocessing, prepare_film
+from rrg.batching.tokenise import Tokeniser, Tokens, words_of
+from rrg.errors import UserError
+from rrg.shards.ledger import Ledger, Place, deal
+from rrg.shards.reader import DamagedSample, ShardSet
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A study that could not be read."""
+
+    study: str
+    shard: str
+    member: str
+    reason: str
+
+
+@dataclass
+class Share:
+    """One rank's part of a step (or of an evaluation batch)."""
+
+    number: int
+    batches: list[Batch]
+    damaged: list[Damage] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str | None = None  # a user's mistake met in a loader worker, to be raised where it can be said in one line
+
+
+class FeatureSource(Protocol):
+    """Cached visual features of one split, in the order of its shards."""
+
+    shape: tuple[int, int]  # tokens a view, width
+
+    def get(self, index: int) -> torch.Tensor:
+        """[V, N, D]. Raises DamagedSample where a film could not be read when the cache was made."""
+
+
+class Films:
+    """Study → what the vision part reads: prepared films, cached features, or nothing."""
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        preprocessing: Preprocessing | None,
+        augmentation: Augmentation,
+        cache: FeatureSource | None,
+        most: int,
+        seed: int,
+    ) -> None:
+        self.shards, self._cache, self._most, self._seed = shards, cache, most, seed
+        self._preprocessing, self._augmentation = preprocessing, augmentation
+
+    def blank(self, tokens: Tokens) -> Item:
+        """A study without films or text, for a micro-batch of which nothing could be read."""
+        if self._cache is not None:
+            return Item("", tokens, features=torch.zeros(1, *self._cache.shape))
+        if self._preprocessing is None:
+            return Item("", tokens)
+        return Item("", tokens, films=torch.zeros(1, 3, self._preprocessing.size, self._preprocessing.size))
+
+    def item(self, place: Place, tokeniser: Tokeniser, *, augment: bool) -> Item:
+        """Raises DamagedSample where a member cannot be read or decoded."""
+        if self._cache is not None:
+            study, features = self.shards.study(place.index), self._cache.get(place.index)
+            return Item(study.id, tokeniser(study), features=features[: self._most])
+        if self._preprocessing is None:
+            study = self.shards.study(place.index)
+            return Item(study.id, tokeniser(study))
+        sample = self.shards.read(place.index)
+        study = sample.study
+        films = []
+        for view, data in enumerate(sample.images[: self._most]):
+            try:
+                film = prepare_film(
+                    data,
+                    self._preprocessing,
+                    self._augmentation if augment else Augmentation(),
+                    seed=self._seed,
+                    epoch=place.epoch,
+                    study=f"{study.id}#{place.occurrence}" if place.occurrence else study.id,
+                    view=view,
+                )
+            except ValueError as error:
+                shard, member = self.shards.shard_of(place.index), f"{study.id}.{study.views[view].image}"
+                raise DamagedSample(study.id, shard, member, str(error)) from None
+            films.append(film)
+        return Item(study.id, tokeniser(study), films=torch.stack(films))
+
+
+class StepFeed(Dataset):
+    """`feed[step]` is this rank's share of that step."""
+
+    def __init__(
+        self,
+        films: Films,
+        tokeniser: Tokeniser,
+        ledger: Ledger,
+        *,
+        batch_size: int,
+        micro_batch: int,
+        rank: int,
+        world: int,
+        section: str,
+    ) -> None:
+        self.films, self.tokeniser, self.ledger = films, tokeniser, ledger
+        self.batch_size, self.micro_batch, self.rank, self.world = batch_size, micro_batch, rank, world
+        self._lengths = sum((films.shards.words(name) for name in words_of(section)), np.zeros(len(films.shards), np.int64))
+
+    def places(self, step: int) -> list[Place]:
+        """The global batch of `step`, whatever the number of ranks."""
+        return self.ledger.span(step * self.batch_size, self.batch_size)
+
+    def studies(self, step: int) -> list[str]:
+        """Study ids of the global batch, in ledger order."""
+        return [self.films.shards.ids[place.index] for place in self.places(step)]
+
+    def fingerprint(self, step: int) -> str:
+        """A short digest of the study ids of a step, for the events: equal sequences can be told without listing them."""
+        return hashlib.sha256("\n".join(self.studies(step)).encode()).hexdigest()[:16]
+
+    def __getitem__(self, step: int) -> Share:
+        started = time.perf_counter()
+        share = Share(step, [])
+        try:
+            places = self.places(step)
+            dealt = deal([int(self._lengths[place.index]) for place in places], self.world, self.micro_batch)[self.rank]
+            share.batches = [self._micro_batch([places[i] for i in group], share) for group in dealt]
+        except UserError as error:
+            share.error = str(error)
+        share.seconds = time.perf_counter() - started
+        return share
+
+    def _micro_batch(self, places: Sequence[Place], share: Share) -> Batch:
+        return collate(_readable(self.films, self.tokeniser, places, share, augment=True))
+
+
+class SplitFeed(Dataset):
+    """`feed[i]` is the i-th batch of a fixed list of dataset indices, without augmentation: for validation and generation."""
+
+    def __init__(self, films: Films, tokeniser: Tokeniser, batches: Sequence[Sequence[int]]) -> None:
+        self.films, self.tokeniser, self.batches = films, tokeniser, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Share:
+        started = time.perf_counter()
+        share = Share(number, [])
+        places = [Place(0, index, 0) for index in self.batches[number]]
+        try:
+            share.batches = [collate(_readable(self.films, self.tokeniser, places, share, augment=False))]
+        except UserError as error:
+            share.error = str(error)
+        share.seconds = time.perf_counter() - started
+        return share
+
+
+def _readable(films: Films, tokeniser: Tokeniser, places: Sequence[Place], share: Share, *, augment: bool) -> list[Item]:
+    """The items that can be read; what cannot is listed in `share`. Never empty: where nothing is left, one blank item without
+    supervised tokens keeps the ranks in step."""
+    items: list[Item] = []
+    for place in places:
+        try:
+            items.append(films.item(place, tokeniser, augment=augment))
+        except DamagedSample as damage:
+            share.damaged.append(Damage(damage.study, damage.shard, damage.member, damage.reason))
+    return items or [films.blank(Tokens(*tokeniser.blank_prompt(), [], False))]
+
+
+def shares(feed: Dataset, numbers: Sequence[int] | range, *, workers: int, prefetch: int) -> Iterator[Share]:
+    """`feed[n]` for each n in order, prepared ahead by `workers` processes (0: in this one).
+
+    Raises:
+        UserError: a user's mistake that a worker met.
+    """
+    loader = DataLoader(
+        feed,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        pin_memory=False,
+        collate_fn=None,
+    )
+    for share in loader:
+        if share.error is not None:
+            raise UserError(share.error)
+        yield share

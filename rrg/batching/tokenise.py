@@ -1,0 +1,74 @@
+"""From a study to token ids: the report to be written, and the text of the prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rrg.data.cleaning import CLEANINGS
+from rrg.data.protocols import section_text
+from rrg.data.study import Study
+
+if TYPE_CHECKING:
+    from rrg.language.prompts import Prompt
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of `text`, without special tokens."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+
+def words_of(section: str) -> tuple[str, ...]:
+    """The study sections whose words make up the target's length."""
+    return ("findings", "impression") if section == "findings_impression" else (section,)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of one study. `truncated` says that the report's end (and its end symbol) was cut."""
+
+    before: list[int]
+    after: list[int]
+    report: list[int]
+    truncated: bool
+
+
+class Tokeniser:
+    """Study → ids, with the recipe's section, cleaning, prompt and length. Picklable, for loader workers."""
+
+    def __init__(self, tokenizer: Any, prompt: Prompt, *, section: str, cleaning: str, max_report_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._section = section
+        self._clean = CLEANINGS[cleaning]
+        self._most = max_report_tokens
+        self._constant: tuple[list[int], list[int]] | None = None
+        if not prompt.reads_study:
+            self._constant = self.blank_prompt()
+
+    def clean(self, study: Study) -> str:
+        """The cleaned target text."""
+        return self._clean(section_text(study.sections, self._section))
+
+    @property
+    def reads_study(self) -> bool:
+        """Whether the prompt holds text of the study."""
+        return self._constant is None
+
+    def prompt_ids(self, study: Study) -> tuple[list[int], list[int]]:
+        """Ids of the text before and after the image slot."""
+        if self._constant is not None:
+            return self._constant
+        before, after = self._prompt.fill(study)
+        return encode(self._tokenizer, before), encode(self._tokenizer, after)
+
+    def __call__(self, study: Study) -> Tokens:
+        """Ids of the prompt's two pieces and of the report with its end symbol, cut at `max_report_tokens`."""
+        before, after = self.prompt_ids(study)
+        report = [*encode(self._tokenizer, self.clean(study)), self._tokenizer.eos_token_id]
+        return Tokens(before, after, report[: self._most], len(report) > self._most)
+
+    def blank_prompt(self) -> tuple[list[int], list[int]]:
+        """The prompt's two pieces with every field of the study empty."""
+        before, after = self._prompt.blank()
+        return encode(self._tokenizer, before), encode(self._tokenizer, after)

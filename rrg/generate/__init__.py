@@ -1,0 +1,1 @@
+"""Writing reports for a split, each study exactly once."""

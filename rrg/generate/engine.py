@@ -1,0 +1,88 @@
+"""Batched writing of reports: every process works on its own studies, and nothing inside is a collective operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from rrg.batching.feed import Damage, Films, SplitFeed, shares
+from rrg.batching.tokenise import Tokeniser
+from rrg.data.protocols import section_text
+from rrg.generate.worklist import WorkList
+from rrg.model import ReportGenerator
+from rrg.recipe import Recipe
+
+
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """The precision the recipe trains and writes in."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.train.precision == "bf16")
+
+
+def batches_by_prompt(films: Films, tokeniser: Tokeniser, indices: Sequence[int], size: int) -> list[list[int]]:
+    """Batches of studies with prompts of similar length, longest first. Prompts without study text keep the split's order."""
+    order = list(indices)
+    if tokeniser.reads_study:
+        lengths = {i: sum(map(len, tokeniser.prompt_ids(films.shards.study(i)))) for i in order}
+        order.sort(key=lambda i: (-lengths[i], i))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def write_reports(
+    model: ReportGenerator,
+    films: Films,
+    tokeniser: Tokeniser,
+    work: WorkList,
+    recipe: Recipe,
+    *,
+    rank: int,
+    world: int,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> list[Damage]:
+    """Write the remaining reports of this rank into `work`; returns the studies that could not be read."""
+    damaged: list[Damage] = []
+    batches = batches_by_prompt(films, tokeniser, work.remaining(rank, world), recipe.generate.batch_size)
+    was_training = model.training
+    model.eval()
+    try:
+        for rows, unreadable in _rows(model, films, tokeniser, batches, recipe, device):
+            work.append(rank, rows)
+            damaged += unreadable
+            if progress is not None:
+                progress(len(rows))
+    finally:
+        model.train(was_training)
+    return damaged
+
+
+def _rows(
+    model: ReportGenerator,
+    films: Films,
+    tokeniser: Tokeniser,
+    batches: Sequence[Sequence[int]],
+    recipe: Recipe,
+    device: torch.device,
+) -> Iterator[tuple[list[dict[str, Any]], list[Damage]]]:
+    feed = SplitFeed(films, tokeniser, batches)
+    for share in shares(feed, range(len(batches)), workers=recipe.data.workers, prefetch=recipe.data.prefetch):
+        batch = share.batches[0].to(device)
+        with torch.no_grad(), autocast(recipe, device):
+            texts = model.generate(batch, recipe.generate)
+        rows = []
+        for study_id, text in zip(batch.studies, texts, strict=True):
+            if study_id:  # a batch of which nothing could be read is one blank study
+                study = films.shards.study(films.shards.index_of(study_id))
+                reference = section_text(study.sections, recipe.data.section)
+                rows.append(
+                    {
+                        "study": study_id,
+                        "generated": text,
+                        "reference": reference,
+                        "section": recipe.data.section,
+                        "split": films.shards.split,
+                    }
+                )
+        yield rows, share.damaged

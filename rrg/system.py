@@ -1,0 +1,73 @@
+"""A recipe brought to life: the model with what it needs to read studies. Training and generation both start here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rrg.batching.feed import Films
+from rrg.batching.tokenise import Tokeniser, words_of
+from rrg.config.context import BuildContext
+from rrg.data.cleaning import CLEANINGS
+from rrg.data.protocols import section_text
+from rrg.errors import UserError
+from rrg.language.prompts import Prompt
+from rrg.model import ReportGenerator, build_model
+from rrg.recipe import Recipe
+from rrg.shards.reader import ShardSet
+
+
+def open_split(recipe: Recipe, split: str) -> ShardSet:
+    """The studies of one split. Raises UserError where shards are not named or not whole, or no study has the section."""
+    if not recipe.data.shards:
+        raise UserError("data.shards: empty; name the folder that `rrg prepare` wrote, for example data.shards=shards/iu")
+    shards = ShardSet(recipe.data.shards, split)
+    if not any(shards.words(section).any() for section in words_of(recipe.data.section)):
+        raise UserError(f"data.section: no study of {split!r} in {recipe.data.shards} has any text in {recipe.data.section!r}")
+    return shards
+
+
+@dataclass
+class System:
+    """`root` is the run directory of the recipe, or of the recipe that a stage belongs to: tokenizers and stages live there."""
+
+    recipe: Recipe
+    model: ReportGenerator
+    tokeniser: Tokeniser
+    root: Path | None
+
+    @classmethod
+    def build(cls, recipe: Recipe, root: Path | None, train: ShardSet | None) -> System:
+        """Seeded: equal recipes give equal initial weights. `train` gives the texts that a tokenizer may be made from."""
+
+        def texts() -> list[str]:
+            assert train is not None
+            clean = CLEANINGS[recipe.data.cleaning]
+            return [clean(section_text(train.study(i).sections, recipe.data.section)) for i in range(len(train))]
+
+        context = BuildContext(run=root, train_texts=None if train is None else texts)
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe, context)
+        tokeniser = Tokeniser(
+            model.language.tokenizer,
+            Prompt.parse(recipe.language.prompt),
+            section=recipe.data.section,
+            cleaning=recipe.data.cleaning,
+            max_report_tokens=recipe.language.max_report_tokens,
+        )
+        return cls(recipe, model, tokeniser, root)
+
+    def films(self, shards: ShardSet, cache: Any = None) -> Films:
+        """What the vision part reads from `shards`; `cache` holds the features of that split."""
+        vision = self.model.vision
+        return Films(
+            shards,
+            None if vision is None else vision.preprocessing,
+            self.recipe.augment.augmentation(),
+            cache,
+            most=self.recipe.data.max_views,
+            seed=self.recipe.seed,
+        )

@@ -1,0 +1,184 @@
+"""Checkpoints: the trained tensors, the optimizer's state and one state file. The frozen model is never saved, only its digest.
+
+`checkpoints/step_00000100/{trainable.safetensors, optimizer.safetensors, state.json}`, all keyed by parameter name, so that the
+files do not depend on the number of processes. Random numbers are seeded from (seed, step, micro-batch), so there is no generator
+state. A folder is written under another name, synced and renamed: a checkpoint is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rrg.errors import UserError
+from rrg.train.optim import trained
+
+FORMAT = 1
+_NAME = re.compile(r"step_(\d{8})\Z")
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class State:
+    """What a run needs beside tensors to carry on exactly."""
+
+    step: int  # optimizer steps done
+    position: int  # samples of the ledger consumed
+    frozen: str  # digest of everything that is not trained
+    data: str  # digest of the training shards
+    skipped: int = 0  # steps skipped for non-finite values
+    truncated: int = 0  # reports cut at max_report_tokens so far
+    best: dict[str, Any] = field(default_factory=dict)  # {"step", "score"} of the best validation so far
+    format: int = FORMAT
+
+
+def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Trained parameters, and the buffers that belong to parts with state of their own (objectives, connector)."""
+    tensors = {name: parameter.detach() for name, parameter in trained(model)}
+    persistent = model.state_dict()
+    for name, buffer in model.named_buffers():
+        if name in persistent and name.split(".", 1)[0] in ("connector", "objectives"):
+            tensors[name] = buffer.detach()
+    return tensors
+
+
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> Path:
+    """Write the checkpoint of `state.step` below `folder`. Raises UserError where the disk does not take it."""
+    target = folder / f"step_{state.step:08d}"
+    temporary = folder / f".{target.name}.{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True)
+        save_file({k: v.contiguous().cpu() for k, v in trainable_tensors(model).items()}, temporary / "trainable.safetensors")
+        save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(json.dumps(vars(state), indent=1))
+        for path in (*temporary.iterdir(), temporary):
+            _sync(path)
+        if target.exists():  # left by a run that was killed before its events said so: same step, same content
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"checkpoint {target}: cannot be written ({reason}); earlier checkpoints are intact") from None
+    return target
+
+
+def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> State:
+    """Restore `model` (and `optimizer`) from one checkpoint folder, strictly both ways.
+
+    Raises:
+        UserError: a damaged file, or names and shapes that are not this recipe's.
+    """
+    state = read_state(folder)
+    ours, theirs = trainable_tensors(model), _read(folder / "trainable.safetensors")
+    _compare(folder, ours, theirs)
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(theirs[name])
+    if optimizer is not None:
+        _restore_optimizer(optimizer, _read(folder / "optimizer.safetensors"), folder)
+    return state
+
+
+def read_state(folder: Path) -> State:
+    """The state file of a checkpoint."""
+    try:
+        return State(**json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"checkpoint {folder}: state.json is missing or damaged; remove the folder to use an older one") from None
+
+
+def existing(folder: Path) -> dict[int, Path]:
+    """Complete checkpoints by step, oldest first."""
+    if not folder.is_dir():
+        return {}
+    found = {int(match[1]): path for path in folder.iterdir() if (match := _NAME.match(path.name))}
+    return dict(sorted(found.items()))
+
+
+def resolve(folder: Path, which: str) -> Path:
+    """The checkpoint called `best`, `last` or by its step. Raises UserError that lists what there is."""
+    steps = existing(folder)
+    if not steps:
+        raise UserError(f"{folder}: no checkpoint yet; train first")
+    if which == "last":
+        return steps[max(steps)]
+    if which == "best":
+        best = read_state(steps[max(steps)]).best.get("step")
+        if best is None:
+            raise UserError(f"{folder}: no validation has chosen a best checkpoint; use --checkpoint last")
+        which = str(best)
+    if not which.isdecimal() or int(which) not in steps:
+        raise UserError(f"{folder}: no checkpoint {which!r}; there are: best, last, {', '.join(map(str, steps))}")
+    return steps[int(which)]
+
+
+def retain(folder: Path, newest: int, best: int | None) -> None:
+    """Remove all but the `newest` checkpoints and the best one, and what killed runs left half-written."""
+    steps = existing(folder)
+    for step in list(steps)[:-newest]:
+        if step != best:
+            shutil.rmtree(steps[step])
+    for leftover in folder.glob(".step_*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for moment, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{moment}:{name}"] = value.detach().contiguous().cpu()
+    return tensors
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], folder: Path) -> None:
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            there = {moment: tensors.pop(f"{moment}:{name}") for moment in _MOMENTS if f"{moment}:{name}" in tensors}
+            if there and len(there) != len(_MOMENTS):
+                raise UserError(f"checkpoint {folder}: optimizer.safetensors lacks part of the state of {name}")
+            if there:
+                moments = {k: v.to(parameter.device) if k != "step" else v for k, v in there.items()}
+                optimizer.state[parameter] = moments
+    if tensors:
+        raise UserError(f"checkpoint {folder}: optimizer.safetensors holds unknown state, for example {next(iter(tensors))!r}")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        raise UserError(f"checkpoint file {path}: missing or damaged; remove its folder to carry on from an older one") from None
+
+
+def _compare(folder: Path, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    missing = sorted(ours.keys() - theirs.keys())
+    surplus = sorted(theirs.keys() - ours.keys())
+    reshaped = sorted(n for n in ours.keys() & theirs.keys() if ours[n].shape != theirs[n].shape)
+    parts = [
+        f"{len(names)} {what} (for example {names[0]})"
+        for names, what in ((missing, "missing"), (surplus, "not in this recipe"), (reshaped, "of another shape"))
+        if names
+    ]
+    if parts:
+        raise UserError(f"checkpoint {folder}: tensors do not fit this recipe: {'; '.join(parts)}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,64 @@
+"""What happened, line by line: `events.jsonl`, and TensorBoard beside it.
+
+The file is only appended to. A resumed run repeats the steps after its checkpoint: for a step the last line counts.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+SCALARS = ("loss", "grad_norm", "studies_per_s", "tokens_per_s", "loader_wait_s", "step_s")
+
+
+class EventLog:
+    """Written by rank 0 only. No report text goes here."""
+
+    def __init__(self, path: Path, tensorboard: Path | None, from_step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _end_line(path)
+        self._file = path.open("a", encoding="utf-8")
+        self._board: Any = None
+        if tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(tensorboard), purge_step=from_step)
+
+    def write(self, event: str, step: int, **values: Any) -> None:
+        """One line, flushed; steps and validations also become scalars."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        self._file.write(json.dumps({"event": event, "time": now, "step": step, **values}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            self._scalars(event, step, values)
+
+    def _scalars(self, event: str, step: int, values: dict[str, Any]) -> None:
+        if event == "step":
+            for name in SCALARS:
+                if values.get(name) is not None:
+                    self._board.add_scalar(f"train/{name}", values[name], step)
+            for part, rate in values.get("lr", {}).items():
+                self._board.add_scalar(f"lr/{part}", rate, step)
+        elif event == "validation":
+            for name, value in values["metrics"].items():
+                if value is not None:
+                    self._board.add_scalar(f"val/{name}", value, step)
+
+    def close(self) -> None:
+        """Everything to disk."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _end_line(path: Path) -> None:
+    """A killed run may leave half a line; the next line must not be glued to it."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")

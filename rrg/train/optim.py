@@ -1,0 +1,104 @@
+"""What is trained, at which rate: parameter groups by part, learning rate as a pure function of the step, parameter table."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rrg.errors import UserError
+from rrg.recipe import ScheduleOptions, TrainOptions
+
+PARTS = ("vision", "connector", "language", "objectives")
+
+
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """(name, parameter) of everything that gets a gradient."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
+    """AdamW with one group per part that is trained; `lr_by_part` sets a part's own base rate.
+
+    Raises:
+        UserError: nothing is trained, or a rate is given for a part of which nothing is trained.
+    """
+    groups = []
+    for part in PARTS:
+        named = [(name, parameter) for name, parameter in trained(model) if name.startswith(f"{part}.")]
+        if named:
+            rate = options.lr_by_part.get(part, options.lr)
+            groups.append(
+                {"params": [p for _, p in named], "names": [n for n, _ in named], "part": part, "base_lr": rate, "lr": rate}
+            )
+        elif part in options.lr_by_part:
+            raise UserError(f"train.lr_by_part.{part}: nothing of {part} is trained in this recipe; remove it, or train the part")
+    if not groups:
+        raise UserError("nothing is trained: every part is frozen; set vision.train, language.train, or a connector with weights")
+    return torch.optim.AdamW(
+        groups, lr=options.lr, betas=(options.betas[0], options.betas[1]), eps=options.eps, weight_decay=options.weight_decay
+    )
+
+
+def rate_factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoch: float, base: float) -> float:
+    """Factor on every base rate at `step` (from 0).
+
+    `cosine_epoch`: f(e) with e the finished epochs of E, as torch's CosineAnnealingLR stepped once per epoch with T_max = E
+    (spec r2gengpt §5). `cosine`: the same curve at every step.
+    """
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    if schedule.kind == "constant":
+        return 1.0
+    if schedule.kind == "cosine":
+        span = max(1, total - schedule.warmup_steps)
+        done = (step - schedule.warmup_steps) / span
+    else:
+        epochs = max(1, math.ceil(total / steps_per_epoch - 1e-9))
+        done = math.floor(step / steps_per_epoch + 1e-9) / epochs
+    floor = min(1.0, schedule.floor / base) if base > 0 else 0.0
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+    """Apply the factor; returns the rate of every part."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return {group["part"]: group["lr"] for group in optimizer.param_groups}
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """Parameters with one name pattern (numbers in names as *)."""
+
+    pattern: str
+    tensors: int
+    count: int
+    dtype: str
+    lr: float | None
+    state: str  # trained | frozen
+
+
+def parameter_table(model: nn.Module, options: TrainOptions) -> list[TableRow]:
+    """Trained parameters by name pattern; frozen ones summed by part and dtype."""
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for name, parameter in model.named_parameters():
+        part = name.split(".", 1)[0]
+        dtype = str(parameter.dtype).removeprefix("torch.")
+        if parameter.requires_grad:
+            key = (_pattern(name), dtype, options.lr_by_part.get(part, options.lr), "trained")
+        else:
+            key = (f"{part}.*", dtype, None, "frozen")
+        tally = rows.setdefault(key, [0, 0])
+        tally[0] += 1
+        tally[1] += parameter.numel()
+    return [TableRow(key[0], tensors, count, key[1], key[2], key[3]) for key, (tensors, count) in rows.items()]
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)

@@ -1,0 +1,101 @@
+"""One optimizer step over a global batch that may be spread over ranks and micro-batches.
+
+The loss of a step is Σ_objectives weight · (sum over the global batch) / (count over the global batch): it does not depend on how
+the batch was dealt. Counts are added up over ranks before the first forward pass; gradients are averaged by DDP, hence the factor
+`world`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rrg.batching.batch import Batch
+from rrg.batching.feed import Share
+from rrg.generate.engine import autocast
+from rrg.model import ReportGenerator
+from rrg.recipe import Recipe
+from rrg.train.optim import trained
+from rrg.train.team import Team
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Global figures of one step; equal on every rank. `suspects` are this rank's studies with a non-finite loss."""
+
+    loss: float
+    objectives: dict[str, float]
+    grad_norm: float
+    tokens: int
+    studies: int
+    truncated: int
+    suspects: list[str]
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+class Stepper:
+    """Forward, backward and update. `wrapped` is what the strategy made of `model`."""
+
+    def __init__(
+        self, model: ReportGenerator, wrapped: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, team: Team
+    ) -> None:
+        self._model, self._wrapped, self._optimizer, self._recipe, self._team = model, wrapped, optimizer, recipe, team
+        self._parameters = [parameter for _, parameter in trained(model)]
+
+    def run(self, step: int, share: Share) -> StepResult:
+        """Accumulate the gradient of `share` and update, unless something is not finite: then nothing moves."""
+        names = list(self._model.objectives)
+        counts = [sum(self._count(name, batch) for batch in share.batches) for name in names]
+        own = [*counts, sum(len([s for s in b.studies if s]) for b in share.batches), sum(b.truncated for b in share.batches)]
+        *totals, studies, truncated = self._team.total(own)
+        tokens = int(self._team.total([sum(batch.tokens for batch in share.batches)])[0])
+        sums, suspects = self._accumulate(step, share, dict(zip(names, totals, strict=True)))
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or math.inf))
+        *values, norm_total = self._team.total([*(sums[name] for name in names), norm])
+        objectives = {name: value / max(total, 1) for name, value, total in zip(names, values, totals, strict=True)}
+        loss = sum(self._weight(name) * value for name, value in objectives.items())
+        result = StepResult(
+            loss, objectives, norm if math.isfinite(norm_total) else norm_total, tokens, int(studies), int(truncated), suspects
+        )
+        if result.finite:
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return result
+
+    def _accumulate(self, step: int, share: Share, totals: dict[str, float]) -> tuple[dict[str, float], list[str]]:
+        sums = dict.fromkeys(totals, 0.0)
+        suspects: list[str] = []
+        for micro, batch in enumerate(share.batches):
+            torch.manual_seed(step_seed(self._recipe.seed, step, micro, self._team.rank))
+            last = micro == len(share.batches) - 1
+            with nullcontext() if last else self._team.accelerator.no_sync(self._wrapped):
+                with autocast(self._recipe, self._team.device):
+                    outputs = self._wrapped(batch.to(self._team.device))
+                loss: Any = 0.0
+                for name, (value, _) in outputs.items():
+                    loss = loss + self._weight(name) * value * (self._team.world / max(totals[name], 1))
+                    sums[name] += float(value.detach())
+                if not math.isfinite(float(loss)):
+                    suspects += batch.studies
+                loss.backward()
+        return sums, suspects
+
+    def _count(self, name: str, batch: Batch) -> float:
+        return self._model.objectives[name].count(batch)  # type: ignore[operator,return-value,union-attr]
+
+    def _weight(self, name: str) -> float:
+        return float(self._model.objectives[name].weight)  # type: ignore[arg-type,union-attr]
+
+
+def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
+    """The seed of the random numbers (dropout, noise) of one micro-batch: a pure function, so that resuming needs no state."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{step}:{micro}:{rank}".encode()).digest()[:7], "big")
