@@ -12,6 +12,7 @@ from rrg.config.load import Loaded, load
 from rrg.config.schema import check_choice, option, part, parts, plain, section
 from rrg.connector.family import CONNECTOR
 from rrg.data.cleaning import CLEANINGS
+from rrg.data.protocols import get_protocol
 from rrg.errors import UserError
 from rrg.language.decoding import Decoding
 from rrg.language.family import LANGUAGE
@@ -149,6 +150,12 @@ class Recipe:
             )
         if self.vision.kind == "none" and self.train.validate_reports and self.train.validate_every:
             raise UserError("train.validate_reports: a text-only stage writes no reports of films; write false")
+        scored = get_protocol(self.score.protocol).section
+        if scored != self.data.section:
+            raise UserError(
+                f"score.protocol: {self.score.protocol!r} scores {scored}, and data.section is {self.data.section!r}: choose a "
+                "protocol of that section"
+            )
         if not self.objectives:
             raise UserError("objectives: none; write at least report: {kind: report}")
         if getattr(self.vision, "cache", "") and self.augment.augmentation().active:

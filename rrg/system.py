@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from rrg.language.prompts import Prompt
 from rrg.model import ReportGenerator, build_model
 from rrg.recipe import Recipe
 from rrg.shards.reader import ShardSet
+from rrg.vision.feature_cache import CacheIdentity, FeatureCache
 
 
 def open_split(recipe: Recipe, split: str) -> ShardSet:
@@ -60,7 +62,40 @@ class System:
         )
         return cls(recipe, model, tokeniser, root)
 
-    def films(self, shards: ShardSet, cache: Any = None) -> Films:
+    @functools.cached_property
+    def _identity(self) -> CacheIdentity:
+        return CacheIdentity.of(self.model.vision)
+
+    def _cache_folder(self) -> Path:
+        cache = self.recipe.vision.cache
+        return Path(self.recipe.data.shards) / "features" / self._identity.digest[:12] if cache == "auto" else Path(cache)
+
+    @property
+    def caches(self) -> bool:
+        """Whether this recipe reads cached features instead of films."""
+        return bool(getattr(self.recipe.vision, "cache", ""))
+
+    def build_features(
+        self,
+        shards: ShardSet,
+        *,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Compute what the feature cache lacks for `shards`: this rank's part. All ranks must be done before one reads."""
+        from rrg.vision.feature_build import build_features
+
+        folder = self._cache_folder()
+        arguments = {"device": device, "rank": rank, "world": world, "identity": self._identity, "progress": progress}
+        build_features(self.model.vision.to(device), shards, folder, **arguments)
+
+    def features(self, shards: ShardSet) -> FeatureCache:
+        """The finished cache of one split. Raises UserError where it is not finished, or another encoder's."""
+        return FeatureCache(self._cache_folder(), shards, self._identity)
+
+    def films(self, shards: ShardSet, cache: FeatureCache | None = None) -> Films:
         """What the vision part reads from `shards`; `cache` holds the features of that split."""
         vision = self.model.vision
         return Films(

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from rrg.config.schema import flatten, plain, typed
+from rrg.config.schema import flatten, leaf_defaults, plain, typed
 from rrg.errors import UserError, nearest
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def load(schema: type[T], recipe: str | Path, overrides: Sequence[str] = ()) -> 
     """
     path = find_recipe(recipe)
     layers = [*_file_layers(path, ()), *(_override_layer(text) for text in overrides)]
-    merged: dict[str, Any] = {}
+    merged = leaf_defaults(schema)
     origins: dict[str, str] = {}
     for origin, layer in layers:
         merge(merged, layer)

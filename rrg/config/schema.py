@@ -111,8 +111,7 @@ def _typed_leaves(cls: type, leaves: Mapping[str, Any], path: str) -> dict[str, 
     for name, value in leaves.items():
         one = dataclasses.make_dataclass("Leaf", [(name, hints[name])])
         try:
-            node = OmegaConf.structured(one)
-            node[name] = value
+            node = OmegaConf.merge(OmegaConf.structured(one), {name: value})
             result[name] = OmegaConf.to_container(node)[name]  # type: ignore[index,call-overload]
         except OmegaConfBaseException:
             expected = type_name(hints[name])
@@ -132,10 +131,21 @@ def type_name(hint: Any) -> str:
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
 
 
+def leaf_defaults(cls: type) -> dict[str, Any]:
+    """Defaults of the plain fields of `cls` itself (sections and parts left out), for references such as `${name}`."""
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(cls)
+        if isinstance(field.default, (str, int, float, bool)) and not isinstance(field.default, type)
+    }
+
+
 def plain(value: Any) -> Any:
     """Nested dataclasses back to dictionaries and lists, in field order."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        names = [field.name for field in dataclasses.fields(value)]
+        names.sort(key=lambda name: name != "kind")  # what a part is comes first
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

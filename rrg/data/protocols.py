@@ -87,7 +87,7 @@ def section_text(sections: Sections, section: str) -> str:
 
 _R2GEN = (
     "R2Gen's cleaning on whole references. The R2Gen release itself scores against references that went through its word "
-    "vocabulary (rare words become <unk>, cut at the training length of 60 or 100 ids): its published numbers are not of this kind."
+    "vocabulary (rare words become <unk>, cut at the training length of 60 or 100 ids): its numbers are not of this kind."
 )
 _R2GENGPT = (
     "As the R2GenGPT release scores: the cleaned reference is encoded by the language model's tokenizer, cut after "
@@ -108,6 +108,13 @@ _PROTOCOLS = (
         truncate_tokens=100,
         clean_generated=False,
         notes=_R2GENGPT + " Its reports hold findings and impression.",
+    ),
+    Protocol(
+        "r2gengpt_mimic",
+        "findings_impression",
+        "clean_mimic_colon",
+        lower=True,
+        notes="R2GenGPT's target on MIMIC-CXR (findings and impression, colons kept) with whole references.",
     ),
     Protocol(
         "findings",

@@ -1,8 +1,8 @@
 """Exactly once: which studies of a split still need a report, and where finished ones are kept until all are there.
 
 Each process appends to a part file of its own; a study is done when its line is in any part. Parts belong to one piece of work
-(checkpoint, decoding, films, data): another one starts afresh. A killed run loses at most the batch it was writing, and may go on with
-any number of processes. The result is written once, whole, in the order of the split, after its count was checked.
+(checkpoint, decoding, films, data): another one starts afresh. A killed run loses at most the batch it was writing, and may go on
+with any number of processes. The result is written once, whole, in the order of the split, after its count was checked.
 """
 
 from __future__ import annotations

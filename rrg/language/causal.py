@@ -52,6 +52,9 @@ class CausalLanguage(nn.Module):
             from rrg.language.lora import apply_lora
 
             apply_lora(self.model, options.lora)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:  # what is trained has float32 master weights, whatever the frozen rest is kept in
+                parameter.data = parameter.data.float()
         if options.gradient_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.train(self.training)

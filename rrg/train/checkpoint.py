@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rrg.errors import UserError
+from rrg.shards.storage import replace_file
 from rrg.train.optim import trained
 
 FORMAT = 1
@@ -55,6 +56,8 @@ def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> Path:
     """Write the checkpoint of `state.step` below `folder`. Raises UserError where the disk does not take it."""
     target = folder / f"step_{state.step:08d}"
+    if target.exists():  # written before a run was killed and came by again: same step, same content
+        return target
     temporary = folder / f".{target.name}.{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
@@ -63,8 +66,6 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
         (temporary / "state.json").write_text(json.dumps(vars(state), indent=1))
         for path in (*temporary.iterdir(), temporary):
             _sync(path)
-        if target.exists():  # left by a run that was killed before its events said so: same step, same content
-            shutil.rmtree(target)
         temporary.rename(target)
         _sync(folder)
     except (OSError, SafetensorError) as error:
@@ -72,6 +73,11 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"checkpoint {target}: cannot be written ({reason}); earlier checkpoints are intact") from None
     return target
+
+
+def mark(folder: Path, state: State) -> None:
+    """Replace the state file of a checkpoint that exists, after its validation."""
+    replace_file(folder / f"step_{state.step:08d}" / "state.json", json.dumps(vars(state), indent=1).encode())
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> State:

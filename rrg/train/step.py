@@ -55,23 +55,24 @@ class Stepper:
         """Accumulate the gradient of `share` and update, unless something is not finite: then nothing moves."""
         names = list(self._model.objectives)
         counts = [sum(self._count(name, batch) for batch in share.batches) for name in names]
-        own = [*counts, sum(len([s for s in b.studies if s]) for b in share.batches), sum(b.truncated for b in share.batches)]
-        *totals, studies, truncated = self._team.total(own)
-        tokens = int(self._team.total([sum(batch.tokens for batch in share.batches)])[0])
+        tokens = sum(batch.tokens for batch in share.batches)
+        studies = sum(1 for batch in share.batches for study in batch.studies if study)
+        truncated = sum(batch.truncated for batch in share.batches)
+        *totals, tokens, studies, truncated = map(int, self._team.total([*counts, tokens, studies, truncated]))
         sums, suspects = self._accumulate(step, share, dict(zip(names, totals, strict=True)))
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or math.inf))
         *values, norm_total = self._team.total([*(sums[name] for name in names), norm])
         objectives = {name: value / max(total, 1) for name, value, total in zip(names, values, totals, strict=True)}
         loss = sum(self._weight(name) * value for name, value in objectives.items())
         result = StepResult(
-            loss, objectives, norm if math.isfinite(norm_total) else norm_total, tokens, int(studies), int(truncated), suspects
+            loss, objectives, norm if math.isfinite(norm_total) else norm_total, tokens, studies, truncated, suspects
         )
         if result.finite:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return result
 
-    def _accumulate(self, step: int, share: Share, totals: dict[str, float]) -> tuple[dict[str, float], list[str]]:
+    def _accumulate(self, step: int, share: Share, totals: dict[str, int]) -> tuple[dict[str, float], list[str]]:
         sums = dict.fromkeys(totals, 0.0)
         suspects: list[str] = []
         for micro, batch in enumerate(share.batches):
@@ -89,7 +90,7 @@ class Stepper:
                 loss.backward()
         return sums, suspects
 
-    def _count(self, name: str, batch: Batch) -> float:
+    def _count(self, name: str, batch: Batch) -> int:
         return self._model.objectives[name].count(batch)  # type: ignore[operator,return-value,union-attr]
 
     def _weight(self, name: str) -> float:

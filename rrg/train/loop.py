@@ -1,0 +1,300 @@
+"""The training run: stages, then the recipe itself. Running the same command again carries on where it stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from rrg.batching.feed import Share, StepFeed, shares
+from rrg.config.load import Loaded
+from rrg.data.study import OBSERVATIONS
+from rrg.digest import digest_tensors
+from rrg.errors import UserError
+from rrg.recipe import Recipe
+from rrg.shards.ledger import Ledger
+from rrg.shards.quarantine import Quarantine
+from rrg.shards.reader import ShardSet
+from rrg.stages import stage_recipe
+from rrg.system import System, open_split
+from rrg.train import checkpoint
+from rrg.train.events import EventLog
+from rrg.train.guard import NonFiniteGuard
+from rrg.train.optim import build_optimizer, parameter_table, rate_factor, set_rates
+from rrg.train.progress import Reporter
+from rrg.train.rundir import RunDirectory, write_json
+from rrg.train.step import Stepper
+from rrg.train.team import Team, start
+from rrg.train.validate import Validation, check_selection, selection_score
+
+
+def train(loaded: Loaded[Recipe]) -> Path:
+    """Train every stage of the recipe that is not done yet, then the recipe; returns the run directory."""
+    team = start(loaded.value.train.threads)
+    root = Path(loaded.value.output)
+    team.lead(lambda: RunDirectory(root).open(loaded))
+    for name in loaded.value.stages:
+        Run(stage_recipe(loaded, name), root, team).train()
+    Run(loaded, root, team).train()
+    team.end()
+    return root
+
+
+class Run:
+    """One recipe in its run directory. `root` is the outermost run directory, where stages and tokenizer live."""
+
+    def __init__(self, loaded: Loaded[Recipe], root: Path, team: Team) -> None:
+        self.recipe, self.team = loaded.value, team
+        self.directory = RunDirectory(Path(self.recipe.output))
+        self.reporter = Reporter(team.leads, self.recipe.train.log_every)
+        self._root = root
+        check_selection(self.recipe)
+        team.lead(lambda: self.directory.open(loaded))
+
+    def train(self) -> None:
+        """To the end of the run, from wherever it is."""
+        if self.directory.done.exists():
+            self.reporter.say(f"{self.recipe.name}: finished already, in {self.directory.root}")
+            return
+        self._build()
+        state = self._restore()
+        self._events = EventLog(self.directory.events, self.directory.tensorboard, state.step) if self.team.leads else None
+        self._announce(state)
+        self._train(state)
+        self._finish(state)
+
+    # -- what a run is made of ------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        recipe, team = self.recipe, self.team
+        # The training command opens these two splits and no other: selection on the test split is not possible.
+        self._shards, validation = open_split(recipe, "train"), open_split(recipe, "val")
+        if not team.leads:  # rank 0 makes what is made once (a tokenizer, a cache of weights); the others read it
+            team.wait()
+        self._system = System.build(recipe, self._root, self._shards)
+        if team.leads:
+            team.wait()
+        self._system.model.to(team.device)
+        caches = [self._features(shards) for shards in (self._shards, validation)]
+        films = self._system.films(self._shards, caches[0])
+        ledger = Ledger(self._shards.shard_sizes, recipe.seed, recipe.data.window, _repeats(self._shards, recipe))
+        self._feed = StepFeed(
+            films,
+            self._system.tokeniser,
+            ledger,
+            batch_size=recipe.train.batch_size,
+            micro_batch=recipe.train.micro_batch_size,
+            rank=team.rank,
+            world=team.world,
+            section=recipe.data.section,
+        )
+        self._epoch = ledger.epoch_length / recipe.train.batch_size  # steps, not whole
+        self._total = recipe.train.max_steps or math.ceil(recipe.train.epochs * self._epoch - 1e-9)
+        self._optimizer = build_optimizer(self._system.model, recipe.train)
+        wrapped = team.accelerator.prepare_model(self._system.model)
+        self._stepper = Stepper(self._system.model, wrapped, self._optimizer, recipe, team)
+        self._validation = Validation(self._system, self._system.films(validation, caches[1]), team, self.directory.validation)
+        self._quarantine = Quarantine(self.directory.damaged, _budget(recipe.data.max_damaged), len(self._shards))
+
+    def _features(self, shards: ShardSet) -> object | None:
+        if not self._system.caches:
+            return None
+        team = self.team
+        report = self.reporter.counting(f"features of {shards.split}")
+        self._system.build_features(shards, device=team.device, rank=team.rank, world=team.world, progress=report)
+        team.wait()
+        return self._system.features(shards)
+
+    def _restore(self) -> checkpoint.State:
+        """The newest checkpoint's state, or that of a fresh start. Refuses another frozen model or other data."""
+        model = self._system.model
+        frozen = digest_tensors((n, p) for n, p in model.named_parameters() if not p.requires_grad)
+        fresh = checkpoint.State(step=0, position=0, frozen=frozen, data=self._shards.digest)
+        found = checkpoint.existing(self.directory.checkpoints)
+        if not found:
+            return fresh
+        folder = found[max(found)]
+        state = checkpoint.read_state(folder)
+        for what, held, now in (("frozen model", state.frozen, frozen), ("training shards", state.data, fresh.data)):
+            if held != now:
+                raise UserError(
+                    f"checkpoint {folder}: the {what} changed since (digest {held[:12]}, now {now[:12]}): put the former one "
+                    "back, or set output= to start another run"
+                )
+        return checkpoint.load(folder, model, self._optimizer)
+
+    def _announce(self, state: checkpoint.State) -> None:
+        rows = parameter_table(self._system.model, self.recipe.train)
+        if self.team.leads:
+            trained = sum(row.count for row in rows if row.state == "trained")
+            frozen = sum(row.count for row in rows if row.state == "frozen")
+            write_json(self.directory.parameters, {"rows": [asdict(row) for row in rows], "trained": trained, "frozen": frozen})
+        self.reporter.parameters(f"{self.recipe.name}: what is trained", rows)
+        where = f"carrying on at step {state.step} of {self._total}" if state.step else f"{self._total} steps"
+        self.reporter.say(f"{self.recipe.name}: {where}, {self.team.world} process(es), run directory {self.directory.root}")
+        self._log("resume" if state.step else "start", state.step, world=self.team.world, total_steps=self._total)
+
+    # -- the loop -------------------------------------------------------------------------------------------------------------
+
+    def _train(self, state: checkpoint.State) -> None:
+        guard = NonFiniteGuard(self.directory.nonfinite, self.recipe.train.max_nonfinite, state.skipped)
+        if state.step and self._due(state.step):  # killed between a checkpoint and the end of its validation
+            self._validate(state)
+        self._system.model.train()
+        with self.reporter.steps(self.recipe.name, state.step, self._total) as bar:
+            waiting = time.perf_counter()
+            for share in self._shares(state.step):
+                started = time.perf_counter()
+                self._quarantined(share, state.step)
+                rates = set_rates(self._optimizer, self._rate(state.step))
+                result = self._stepper.run(state.step, share)
+                if not result.finite:
+                    suspects = [study for part in self.team.gather(result.suspects) for study in part]
+                    studies = self._feed.studies(state.step)
+                    guard.skip(state.step, result.loss, result.grad_norm, suspects, studies, self.team.leads)
+                    self._log("nonfinite", state.step + 1, suspects=suspects)
+                state.step += 1
+                state.position = state.step * self.recipe.train.batch_size
+                state.skipped = guard.skipped
+                state.truncated += result.truncated
+                now = time.perf_counter()
+                seconds = max(now - waiting, 1e-9)
+                self._log(
+                    "step",
+                    state.step,
+                    epoch=state.step / self._epoch,
+                    loss=result.loss if math.isfinite(result.loss) else None,
+                    objectives=result.objectives if result.finite else None,
+                    lr=rates,
+                    grad_norm=result.grad_norm if math.isfinite(result.grad_norm) else None,
+                    tokens=result.tokens,
+                    studies=result.studies,
+                    truncated=result.truncated,
+                    order=self._feed.fingerprint(state.step - 1),
+                    studies_per_s=result.studies / seconds,
+                    tokens_per_s=result.tokens / seconds,
+                    loader_wait_s=started - waiting,
+                    step_s=seconds,
+                )
+                bar.step(
+                    state.step, result.loss, result.studies / seconds, result.tokens / seconds, (started - waiting) / seconds
+                )
+                self._keep(state)
+                waiting = time.perf_counter()
+
+    def _shares(self, first: int) -> Iterator[Share]:
+        data = self.recipe.data
+        return shares(self._feed, range(first, self._total), workers=data.workers, prefetch=data.prefetch)
+
+    def _rate(self, step: int) -> float:
+        options = self.recipe.train
+        return rate_factor(options.schedule, step, self._total, self._epoch, options.lr)
+
+    def _quarantined(self, share: Share, step: int) -> None:
+        """All ranks learn of damaged studies, so that all stop together when there are too many."""
+        if not self.team.total([len(share.damaged)])[0]:
+            return
+        damages = [damage for part in self.team.gather(share.damaged) for damage in part]
+
+        def record() -> None:
+            for damage in damages:
+                self._quarantine.add(damage.study, damage.shard, damage.member, damage.reason, step)
+
+        self.team.lead(record)
+        self._log("damaged", step, studies=[damage.study for damage in damages])
+
+    def _due(self, step: int) -> bool:
+        """Whether a validation belongs to `step`: at the end of every `validate_every` epochs, and at the end."""
+        every = self.recipe.train.validate_every
+        if not every:
+            return False
+        span = every * self._epoch
+        return step == self._total or math.floor(step / span + 1e-9) > math.floor((step - 1) / span + 1e-9)
+
+    def _keep(self, state: checkpoint.State) -> None:
+        due = self._due(state.step)
+        if due or state.step == self._total or state.step % self.recipe.train.checkpoint_every == 0:
+            self._save(state)
+        if due:
+            self._validate(state)
+
+    def _save(self, state: checkpoint.State) -> None:
+        folder = self.directory.checkpoints
+
+        def write() -> None:
+            checkpoint.save(folder, self._system.model, self._optimizer, state)
+            checkpoint.retain(folder, self.recipe.train.keep, state.best.get("step"))
+
+        self.team.lead(write)
+        self._log("checkpoint", state.step)
+
+    def _validate(self, state: checkpoint.State) -> None:
+        """Validate the checkpoint of `state.step`, then write it again with what is the best so far."""
+        metrics = self._validation.result(state.step)
+        if metrics is None:
+            metrics = self._validation.run(state.step)
+        score = selection_score(self.recipe, metrics)
+        best = not state.best or score > state.best["score"] or state.best["step"] == state.step
+        if best:
+            state.best = {"step": state.step, "score": score}
+        self.team.lead(lambda: checkpoint.mark(self.directory.checkpoints, state))
+        self._log("validation", state.step, metrics=metrics, best=best, score=score)
+        said = ", ".join(
+            f"{name} {value:.4f}" for name, value in metrics.items() if name in self.recipe.train.select or name == "loss"
+        )
+        self.reporter.say(f"{self.recipe.name} step {state.step}: validation {said}{' (best so far)' if best else ''}")
+        self._system.model.train()
+
+    def _finish(self, state: checkpoint.State) -> None:
+        if self.recipe.language.train != "frozen" and self.team.leads:
+            self._export_language(state)
+        self._log("end", state.step, truncated=state.truncated, skipped=state.skipped, damaged=self._quarantine.count)
+        self.reporter.say(
+            f"{self.recipe.name}: done after {state.step} steps; reports cut at max_report_tokens: {state.truncated}, steps "
+            f"skipped: {state.skipped}, studies unreadable: {self._quarantine.count}"
+        )
+        if self._events is not None:
+            self._events.close()
+        self.team.wait()
+        if self.team.leads:
+            write_json(self.directory.done, {"step": state.step, "best": state.best})
+        self.team.wait()
+
+    def _export_language(self, state: checkpoint.State) -> None:
+        """Leave the adapted language model of the best checkpoint as a Hugging Face folder, for later stages."""
+        import shutil
+
+        if state.best:
+            checkpoint.load(checkpoint.resolve(self.directory.checkpoints, str(state.best["step"])), self._system.model)
+        temporary = self.directory.root / ".language"
+        shutil.rmtree(temporary, ignore_errors=True)
+        self._system.model.language.save_pretrained(temporary)
+        shutil.rmtree(self.directory.language, ignore_errors=True)
+        temporary.rename(self.directory.language)
+
+    def _log(self, event: str, step: int, **values: object) -> None:
+        if self._events is not None:
+            self._events.write(event, step, **values)
+
+
+def _budget(value: float) -> int | float:
+    """`data.max_damaged`: below 1 a share of the split, from 1 on a count."""
+    return value if value < 1 else int(value)
+
+
+def _repeats(shards: ShardSet, recipe: Recipe) -> np.ndarray | None:
+    """Class-balanced sampling: studies with a positive finding (any observation but No Finding and Support Devices) repeat."""
+    times = recipe.data.positive_repeats
+    if times == 1:
+        return None
+    findings = [name for name in OBSERVATIONS if name not in ("No Finding", "Support Devices")]
+    positive = np.array([any(shards.labels(i).get(name) == 1 for name in findings) for i in range(len(shards))])
+    if not positive.any():
+        raise UserError(
+            f"data.positive_repeats: {times}, but no study of {recipe.data.shards} has a positive label; leave it at 1"
+        )
+    return np.where(positive, times, 1).astype(np.int64)
