@@ -6,7 +6,7 @@ Fourteen observations as CheXpert defines them (Irvin et al. 2019, table 1). Thr
 - STRUCTURES name a normal part of the body ("heart size") that only counts with a state ("is mildly enlarged").
 - OTHER_FINDINGS are abnormalities outside the thirteen, which only matter because a report with one is not "No Finding".
 
-`{x}` stands for words masked by de-identification. Phrases are matched at the start of a word.
+A phrase is matched at the start of a word and may end inside one (`opaci`: opacity, opacities, opacification).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ MENTIONS: dict[str, tuple[str, ...]] = {
         r"(?:central|venous|arterial|subclavian|jugular|ij|picc|dialysis|midline) (?:access )?lines?\b",
         r"(?:swan[ \-]ganz|port[ \-]?a[ \-]?cath|mediport|infusion port|chest port|hickman|permcath)",
         r"(?:\w+ )?(?:tubes?|tubing)\b",
-        r"(?:endotracheal|nasogastric|orogastric|tracheostomy|enteric|ng|et|dobbhoff)\b" + r"(?= (?:tip|tube|cannula|remains|in place))",
+        r"(?:endotracheal|nasogastric|orogastric|tracheostomy|enteric|ng|et|dobbhoff)(?= (?:tip|cannula|remains|in place))",
         r"(?:pacer|pacemaker|aicd|icd|defibrillat|neurostimulat|stimulat)\w*",
         r"(?:pacing |cardiac |ventricular |atrial |lead )?(?:generator|electrodes?)\b",
         r"(?:valve|valvular) (?:replacement|prosthes\w+|repair|artifact|ring)",
@@ -122,7 +122,8 @@ STRUCTURES: dict[str, tuple[str, ...]] = {
         r"cardiothoracic ratio",
     ),
     "Enlarged Cardiomediastinum": (
-        r"(?:cardio ?-?)?mediastinal (?:and (?:hilar|cardiac) )?(?:silhouettes?|contours?|size|width|configuration|borders?|structures)",
+        r"(?:cardio ?-?)?mediastinal (?:and (?:hilar|cardiac) )?(?:silhouettes?|contours?|size|width)",
+        r"mediastinal (?:configuration|borders?|structures)",
         r"(?:hilar|cardiac|cardiopulmonary) (?:and )?mediastinal (?:silhouettes?|contours?)",
         r"(?:cardio ?-?)?mediastinum",
     ),

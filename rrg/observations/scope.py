@@ -31,11 +31,13 @@ _SEEN = (
 
 _EXCLUDE = r"(?:exclud|rul)(?:e|ed|ing)?(?: out)?"
 _DOUBT = (
-    rf"(?:cannot|can ?not|can't|could not|unable to|difficult to|not|neither)\s+(?:be\s+)?(?:\w+ly\s+)?(?:be\s+)?{_EXCLUDE}\b"
+    r"(?:cannot|can ?not|can't|could not|unable to|difficult to|not|neither)\s+"
+    rf"(?:be\s+)?(?:\w+ly\s+)?(?:be\s+)?{_EXCLUDE}\b"
 )
 
 DENIED_BEFORE = re.compile(
-    rf"\b(?:no(?! longer)|without|w/o|negative for|free (?:of|from)|clear of|(?:absence|absent|lack|devoid) of|nor|neither|"
+    rf"\b(?:no(?! longer)|without|w/o|negative for|free (?:of|from)|clear of|clear(?= air ?space)|"
+    r"(?:absence|absent|lack|devoid) of|nor|neither|"
     rf"(?:resolution|resolving|clearing|removal) of|resolved|rather than|"
     rf"rules? out|ruled out|not(?! (?:only|{_EXCLUDE}|(?:\w+ly )?(?:be )?{_EXCLUDE})\b)"
     rf"(?!\s+(?:\w+\s+){{0,2}}?(?:{_SEEN}|changed|included|evaluated|assessed|well|clearly|as|enlarged|large)\b))\b"
@@ -46,9 +48,10 @@ DENIED_AFTER = re.compile(
     rf"|(?:is|are|was|were)\s+(?:\w+ly\s+)?(?:absent|resolved|excluded|ruled out|removed|unlikely))\b"
 )
 DOUBTED_BEFORE = re.compile(
-    rf"\b(?:{_DOUBT}|may(?: have| be)?|might|could|possib\w+|probable|questionabl[ey]|question(?: of)?|equivocal|perhaps|potential(?:ly)?|"
-    r"suspicious for|suspicion (?:for|of)|suspect(?:ed|ing)?(?: for)?|concern(?:ing|s)?(?: for| of)?|suggestion of|"
-    r"rule out|evaluate for|assess for|correlate (?:for|with)|differential|consider|if|indeterminate for)\b"
+    rf"\b(?:{_DOUBT}|may(?: have| be)?|might|could|possib\w+|probable|perhaps|potential(?:ly)?|equivocal|"
+    r"questionabl[ey]|question(?: of)?|suspicious for|suspicion (?:for|of)|suspect(?:ed|ing)?(?: for)?|"
+    r"concern(?:ing|s)?(?: for| of)?|suggestion of|indeterminate for|rule out|(?:evaluate|assess) for|"
+    r"correlate (?:for|with)|differential|consider|if)\b"
 )
 DOUBTED_AFTER = re.compile(
     rf"\b(?:{_DOUBT}|(?:is|are|was|were|remains?)\s+(?:\w+ly\s+)?(?:possible|suspected|questioned|questionable|considered|equivocal)|"
@@ -66,8 +69,8 @@ _STOP = re.compile(
 _STOP_AFTER = re.compile(r"\b(?:there (?:is|are)|is|are|was|were|has|have|which|with(?!in|out))\b|,\s*$")
 
 # "Atelectasis or scarring", "atelectasis/infiltrate": either may be meant, where nothing denies both.
-_ALTERNATIVE_AFTER = re.compile(r"\s*(?:/|,?\s*(?:[a-z\-]+\s+){0,2}?(?:and/or|and / or|or|versus|vs\.?)\s)")
-_ALTERNATIVE_BEFORE = re.compile(r"(?:/|\b(?:and/or|and / or|or|versus|vs\.?)\s+(?:[a-z\-]+\s+){0,3}?)$")
+_ALTERNATIVE_AFTER = re.compile(r"\s*(?:/|,?\s*(?:[a-z\-]+\s+){0,2}?(?:and/or|and / or|andor|or|versus|vs\.?)\s)")
+_ALTERNATIVE_BEFORE = re.compile(r"(?:/|\b(?:and/or|and / or|andor|or|versus|vs\.?)\s+(?:[a-z\-]+\s+){0,3}?)$")
 _SIZES = re.compile(r"\b(?:more|less|one|two|\d+) or\b|\bor (?:more|less|so)\b")
 
 
@@ -98,16 +101,18 @@ def _reaches_back(cues: re.Pattern[str], part: str, end: int) -> bool:
 # States of a structure, tried in this order at each place. "At the upper limit of normal" and "top normal" are normal, "heart
 # size is upper limits of normal" is not: so CheXpert's labels have it.
 _STATES = (
-    (NEGATIVE, r"(?:at|near|towards?) (?:the )?(?:upper|top)(?: limits?)?(?: of)?(?: the)? normal|(?:near )?top normal|high normal"),
-    (POSITIVE, r"(?:upper|top|high)(?: \w+)?(?: limits?)?(?: of)?(?: the)? normal|top normal|(?:borderline|top|upper) limits?"),
+    (NEGATIVE, r"(?:at|near|towards?) (?:the )?(?:upper|top)(?: limits?)?(?: of)?(?: the)? normal"),
+    (NEGATIVE, r"(?:near )?top normal|high normal|upper normal"),
+    (POSITIVE, r"(?:upper|top)(?: \w+)?(?: limits?)?(?: of)?(?: the)? normal|(?:borderline|top|upper) limits?"),
     (NEGATIVE, r"(?:not|non-?|no longer)\s*(?:\w+ly\s+)?(?:enlarged|large|widened|prominent|dilated|increased)"),
-    (NEGATIVE, r"within(?: the)?(?: \w+)? limits?(?: of normal)?|limits of normal|normal\w*|unremarkable|not unusual|no abnormalit\w+|clear"),
-    (POSITIVE, r"(?:enlarg|widen|dilat)\w*|(?<!not )large|increased|prominen\w+|fullness|borderline (?:enlarge\w*|in size|large)|globular|bulky"),
+    (NEGATIVE, r"within(?: the)?(?: \w+)? limits?(?: of normal)?|limits of normal|normal\w*|unremarkable|clear"),
+    (POSITIVE, r"(?:enlarg|widen|dilat)\w*|large|increased?|prominen\w+|fullness|globular|bulky"),
+    (POSITIVE, r"borderline (?:enlarge\w*|in size|large)"),
     (UNCERTAIN, r"borderline|stable|unchanged|similar|obscured|difficult to assess|not well (?:seen|evaluated)"),
-)  # fmt: skip
+)
 _STATE = re.compile("|".join(rf"(?P<s{place}>\b(?:{words})\b)" for place, (_, words) in enumerate(_STATES)))
 _FILLER = re.compile(
-    r"(?:[\s,]|\b(?:and|the|of|in|size|contours?|configuration|appearance|overall|mild\w*|moderate\w*|with|for)\b)*$"
+    r"(?:[\s,]|\b(?:and|the|of|in|size|contours?|configuration|appearance|overall|mild\w*|moderate\w*|marked|right|left|with|for)\b)*$"
 )
 
 
