@@ -13,9 +13,10 @@ FINDINGS = OBSERVATIONS[1:]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Findings that a reference and a generated report state as present. Uncertain mentions count as not present.
+    """Observations that a reference and a generated report state as present. Uncertain mentions count as not present.
 
-    Where neither states a finding they agree on "No Finding". `present` holds what either side states, for filters.
+    `present` holds what either side states, for filters. "No Finding" is neither missed nor invented where the findings of
+    the other side already say so.
     """
 
     agree: tuple[str, ...]
@@ -25,30 +26,31 @@ class Agreement:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """`correct`, or `missed` and `invented` as they apply."""
+        """`missed` and `invented` as they apply, `correct` where neither does; nothing where neither report states anything."""
         kinds = (("missed",) if self.missed else ()) + (("invented",) if self.invented else ())
-        return kinds or ("correct",)
+        return kinds or (("correct",) if self.agree else ())
 
 
 def compare(reference: str, generated: str) -> Agreement:
     """Label both texts with the rule-based labeller and set them against each other."""
     left, right = stated(reference), stated(generated)
+    missed, invented = left - right, right - left
     return Agreement(
-        agree=_ordered(left & right) or (() if left | right else (NO_FINDING,)),
-        missed=_ordered(left - right),
-        invented=_ordered(right - left),
-        present=_ordered(left | right) + (() if left and right else (NO_FINDING,)),
+        agree=_ordered(left & right),
+        missed=_ordered(missed - {NO_FINDING} if invented else missed),
+        invented=_ordered(invented - {NO_FINDING} if missed else invented),
+        present=_ordered(left | right),
     )
 
 
 @lru_cache(maxsize=4096)
 def stated(text: str) -> frozenset[str]:
-    """Findings, "No Finding" not among them, that a text states as present."""
+    """The observations that a text states as present, "No Finding" among them where the labeller says so."""
     from rrg.observations.labels import label_report
 
-    labels = label_report(text)
-    return frozenset(name for name in FINDINGS if labels.get(name) == 1)
+    return frozenset(name for name, value in label_report(text).items() if value == 1)
 
 
 def _ordered(names: frozenset[str]) -> tuple[str, ...]:
-    return tuple(name for name in FINDINGS if name in names)
+    """In the order of `OBSERVATIONS`, "No Finding" last."""
+    return tuple(name for name in (*FINDINGS, NO_FINDING) if name in names)

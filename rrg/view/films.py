@@ -45,7 +45,8 @@ class Films:
         if not isinstance(shards, str) or not shards:
             self.absent = "the recipe names no shards (data.shards)"
         elif "://" not in shards and not Path(shards).is_dir():
-            self.absent = f"the shards are not at {shards} any more"
+            hint = "" if Path(shards).is_absolute() else ", a path relative to where `rrg view` is run"
+            self.absent = f"there are no shards at {shards} (any more){hint}"
         else:
             self._open(shards, split)
 

@@ -48,7 +48,7 @@ def _content(run: Run, studies: int | None) -> dict[str, Any]:
         "run": run,
         "facts": _facts(run),
         "verdict": verdict(run.scores[0] if run.scores else None),
-        "scores": [(score, protocol_name(score), score_table(score)) for score in run.scores],
+        "scores": [(protocol_name(score), score_table(score)) for score in run.scores],
         "observations": observations(run.scores[0]) if run.scores else (),
         "bar": BAR,
         "training": training(run.events),

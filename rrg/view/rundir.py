@@ -84,7 +84,7 @@ def read_run(root: Path, split: str) -> Run:
         predictions=predictions,
         predicted=tuple(name for name in SPLITS if (root / "predictions" / f"{name}.jsonl").is_file()),
         scores=_scores(root / "scores", split, protocol),
-        stages=_stages(root / "stages", split),
+        stages=_stages(root / "stages", split, config.get("stages")),
         torn=torn,
     )
 
@@ -98,7 +98,7 @@ def protocol_name(score: Mapping[str, Any]) -> str:
 def _config(path: Path) -> tuple[Mapping[str, Any], str]:
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        data = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+        data = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (YAMLError, OmegaConfBaseException, ValueError):
         raise UserError(f"{path}: not a YAML recipe any more; put back the file that `rrg train` wrote") from None
     if not isinstance(data, dict):
@@ -148,7 +148,10 @@ def _prediction(record: Mapping[str, Any]) -> Prediction:
     return Prediction(**texts, section=str(record.get("section", "")))
 
 
-def _stages(folder: Path, split: str) -> tuple[Run, ...]:
+def _stages(folder: Path, split: str, order: object) -> tuple[Run, ...]:
+    """The stages that have begun, in the order of the recipe."""
     if not folder.is_dir():
         return ()
-    return tuple(read_run(path, split) for path in sorted(folder.iterdir()) if (path / "config.yaml").is_file())
+    named = [str(name) for name in order] if isinstance(order, Mapping) else []
+    paths = sorted(folder.iterdir(), key=lambda path: (named.index(path.name) if path.name in named else len(named), path.name))
+    return tuple(read_run(path, split) for path in paths if (path / "config.yaml").is_file())

@@ -81,6 +81,8 @@ class ScoreTable:
     `rows` are the metrics that papers print, `others` the rest; `absent` are controls that could not be made, and why.
     """
 
+    count: str
+    section: str
     controls: tuple[tuple[str, str], ...]
     absent: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
@@ -112,7 +114,10 @@ def score_table(score: Mapping[str, Any]) -> ScoreTable:
             rows.append((label, (_distinct(score), *map(_distinct, controls.values()))))
         elif name in named:
             rows.append(_row(name, model, parts))
+    count = score.get("count")
     return ScoreTable(
+        count=f"{count:,}" if isinstance(count, int) else "An unknown number of",
+        section=str(_part(score, "protocol").get("section") or ""),
         controls=tuple((control_label(name), str(entry.get("description", ""))) for name, entry in controls.items()),
         absent=tuple((control_label(name), str(entry["missing"])) for name, entry in every.items() if entry.get("missing")),
         rows=tuple(rows),
