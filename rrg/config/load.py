@@ -43,7 +43,7 @@ def load(schema: type[T], recipe: str | Path, overrides: Sequence[str] = ()) -> 
         UserError: no such recipe, broken YAML, malformed override, unknown key or kind, wrong type, unresolvable reference.
     """
     path = find_recipe(recipe)
-    layers = [*_file_layers(path, ()), *(_override_layer(text) for text in overrides)]
+    layers = [*_file_layers(path, ()), *(override(text) for text in overrides)]
     merged = leaf_defaults(schema)
     origins: dict[str, str] = {}
     for origin, layer in layers:
@@ -123,7 +123,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data  # type: ignore[return-value]
 
 
-def _override_layer(text: str) -> tuple[str, dict[str, Any]]:
+def override(text: str) -> tuple[str, dict[str, Any]]:
+    """(the text, its layer) of one `key=value`. Raises UserError where it is malformed."""
     key, equals, _ = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"override {text!r}: write key=value, for example train.max_steps=20")

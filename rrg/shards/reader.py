@@ -87,6 +87,10 @@ class ShardSet:
             self._positions = {name: index for index, name in enumerate(self.ids)}
         return self._positions[study]
 
+    def shard_of(self, index: int) -> str:
+        """The name of the shard that holds one study."""
+        return self._shards[int(np.searchsorted(self._edges, index, side="right")) - 1].name
+
     def read(self, index: int) -> Sample:
         """A study and its films, in one range read. Raises DamagedSample; IndexError."""
         study, films = self._members(index, None)
@@ -100,7 +104,7 @@ class ShardSet:
         if not 0 <= index < len(self.ids):
             raise IndexError(f"index {index} of a split of {len(self.ids)} studies")
         name = self.ids[index]
-        shard = self._shards[int(np.searchsorted(self._edges, index, side="right")) - 1].name
+        shard = self.shard_of(index)
         first, last = int(self._firsts[index]), int(self._firsts[index + 1])
         places = [Member(*place) for place in self._places[first:last].tolist()][:most]
         names = [f"{name}.{suffix}" for suffix in suffixes(last - first - 1)][:most]

@@ -17,6 +17,8 @@ class Reporter:
 
     def __init__(self, talks: bool, log_every: int = 10) -> None:
         self.console = Console(stderr=True, quiet=not talks, highlight=False)
+        if not self.console.is_terminal:  # a log has no width: tables are not to be cut to eighty columns
+            self.console.width = 140
         self._log_every = log_every
 
     def say(self, text: str) -> None:

@@ -85,7 +85,7 @@ class Stepper:
                 for name, (value, _) in outputs.items():
                     loss = loss + self._weight(name) * value * (self._team.world / max(totals[name], 1))
                     sums[name] += float(value.detach())
-                if not math.isfinite(float(loss)):
+                if not math.isfinite(float(loss.detach())):
                     suspects += batch.studies
                 loss.backward()
         return sums, suspects

@@ -97,12 +97,12 @@ def start(threads: int = 0) -> Team:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # without it several CPU processes each believe to be alone
     promised = int(os.environ.get("WORLD_SIZE", "1"))
     _share_cores(threads)
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
+    if promised > 1:
+        handlers.append(InitProcessGroupKwargs(backend=None if has_gpu else "gloo", timeout=_TIMEOUT))
     accelerator = Accelerator(
         mixed_precision="no",  # the step sets autocast itself: stages of one recipe may differ
-        kwargs_handlers=[
-            InitProcessGroupKwargs(backend=None if has_gpu else "gloo", timeout=_TIMEOUT),
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-        ],
+        kwargs_handlers=handlers,
     )
     expected = {DistributedType.NO} if promised == 1 else {DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
     if accelerator.num_processes != promised or accelerator.distributed_type not in expected:

@@ -1,0 +1,53 @@
+"""Whose films a report is written from: the study's own, or, as controls, another study's or none."""
+
+from __future__ import annotations
+
+import torch
+
+from rrg.batching.collate import Item
+from rrg.batching.feed import Films
+from rrg.batching.tokenise import Tokeniser
+from rrg.errors import UserError, nearest
+from rrg.shards.ledger import Place
+from rrg.shards.order import epoch_order
+
+FILMS = ("own", "shuffled", "blank")
+
+
+class ShuffledFilms(Films):
+    """Every study is shown the films of another one: a seeded cyclic shift of a shuffled order, so that none keeps its own."""
+
+    def __init__(self, films: Films, seed: int) -> None:
+        self.__dict__.update(vars(films))
+        total = len(films.shards)
+        if total < 2:
+            raise UserError("films=shuffled: a split of one study has no other study's films")
+        order = epoch_order([total], seed, 0, total)
+        self._donor = dict(zip(order.tolist(), [*order[1:].tolist(), int(order[0])], strict=True))
+
+    def item(self, place: Place, tokeniser: Tokeniser, *, augment: bool) -> Item:
+        donor = super().item(Place(place.epoch, self._donor[place.index], place.occurrence), tokeniser, augment=augment)
+        study = self.shards.study(place.index)
+        return Item(study.id, tokeniser(study), films=donor.films, features=donor.features)
+
+
+class BlankFilms(Films):
+    """Every film is uniformly the training mean (zero after normalisation)."""
+
+    def __init__(self, films: Films) -> None:
+        self.__dict__.update(vars(films))
+
+    def item(self, place: Place, tokeniser: Tokeniser, *, augment: bool) -> Item:
+        own = super().item(place, tokeniser, augment=augment)
+        if own.films is None:
+            raise UserError("films=blank: needs films, and this recipe reads cached features; generate with vision.cache=''")
+        return Item(own.study, own.tokens, films=torch.zeros_like(own.films))
+
+
+def substituted(films: Films, which: str, seed: int) -> Films:
+    """`films` as they are, or replaced by a control. Raises UserError for an unknown word."""
+    if which not in FILMS:
+        raise UserError(f"films {which!r}: {nearest(which, FILMS)}")
+    if which == "own":
+        return films
+    return ShuffledFilms(films, seed) if which == "shuffled" else BlankFilms(films)
