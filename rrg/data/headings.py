@@ -129,7 +129,7 @@ _BARE = ("findings", "impression", "conclusion", "indication", "comparison", "te
 _SPACE = "[ \t]"
 _FLAGS = re.MULTILINE
 
-_BANNER = re.compile(rf"(?:^{_SPACE}*|{_SPACE}{{2,}})(?:FINAL|INTERIM) REPORT\b{_SPACE}*:?", _FLAGS)
+_BANNER = re.compile(rf"(?:^{_SPACE}*|(?<={_SPACE}{_SPACE}))(?:FINAL|INTERIM) REPORT\b{_SPACE}*:?", _FLAGS)
 _LINE = re.compile(rf"^{_SPACE}*(?P<name>[A-Za-z][A-Za-z0-9_:,/&()'#. \t-]{{1,80}}?){_SPACE}*:(?=\s|\Z)", _FLAGS)
 _TIGHT = re.compile(rf"^{_SPACE}*(?P<name>(?i:{_alternation(_NAMES)})){_SPACE}*:", _FLAGS)
 _ALONE = re.compile(rf"^{_SPACE}*(?P<name>(?i:{_alternation(_NAMES)})){_SPACE}*-?{_SPACE}*$", _FLAGS)

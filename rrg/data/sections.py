@@ -50,7 +50,9 @@ _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufeff\u200b-\u200d\u2060]")
 _BLANKS = re.compile(r"[\t\u00a0\u2000-\u200a\u202f\u3000]")
 _RULE = re.compile(r"^[ ]*(?:_{10,}|={5,}|-{5,}|\*{5,})[ ]*$", re.MULTILINE)
 _SIGNATURE = re.compile(r"^[ ]*(?:DR|Dr)\.? ?_{3}[ _.]*$", re.MULTILINE)
-_WET_READ = re.compile(r"^[ ]*WET ?READ\b.*?(?=^[ ]*(?:FINAL|INTERIM) REPORT\b)", re.MULTILINE | re.DOTALL)
+_WET_READ = re.compile(r"^[ ]*WET ?READ\b", re.MULTILINE)
+_LINE_START = re.compile(r"(?:\A|\n)[ ]*\Z")
+_FINAL = re.compile(r"^[ ]*(?:FINAL|INTERIM) REPORT\b", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n[ ]*\n\s*")
 _WORD = re.compile(r"[A-Za-z]{3,}")
 _FILM_REMARK = re.compile(
@@ -85,7 +87,16 @@ def _normalise(text: str) -> str:
     """One kind of newline and blank, no control characters, no lone surrogates, no ruled lines, no superseded wet read."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     text = _BLANKS.sub(" ", _INVISIBLE.sub("", _NEWLINES.sub("\n", text)))
-    return _WET_READ.sub("", _SIGNATURE.sub("", _RULE.sub("", text)))
+    return _without_wet_reads(_SIGNATURE.sub("", _RULE.sub("", text)))
+
+
+def _without_wet_reads(text: str) -> str:
+    """Each wet read goes, up to the final report that supersedes it."""
+    kept, place = [], 0
+    while (wet := _WET_READ.search(text, place)) and (final := _FINAL.search(text, wet.end())):
+        kept.append(text[place : wet.start()])
+        place = final.start()
+    return "".join(kept) + text[place:]
 
 
 def _spans(text: str) -> list[_Span]:
@@ -100,10 +111,9 @@ def _spans(text: str) -> list[_Span]:
 
 def _belongs(heading: Heading, section: Kind, text: str) -> bool:
     """Whether a heading is part of the section it stands in: "INDICATION: History: ...", "FINDINGS: ... CHEST: ..."."""
-    inside = text[text.rfind("\n", 0, heading.start) + 1 : heading.start].strip()
     if heading.kind == "view":
         return section in ("findings", "combined", "impression")
-    return bool(inside) and heading.kind == section
+    return heading.kind == section and not _LINE_START.search(text, max(0, heading.start - 200), heading.start)
 
 
 def _join(spans: Sequence[_Span], *kinds: Kind) -> str:
