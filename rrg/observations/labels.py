@@ -18,6 +18,9 @@ from rrg.data.study import OBSERVATIONS
 from rrg.observations import scope
 from rrg.observations.phrases import MENTIONS, NOT_MENTIONS, OTHER_FINDINGS, STRUCTURES, WEAK_MENTIONS
 
+# Goes into every score made with these labels; raise it with every change of phrases or rules.
+VERSION = "rules-1"
+
 NO_FINDING, DEVICES = "No Finding", "Support Devices"
 _OTHER = "other"
 

@@ -1,0 +1,183 @@
+"""Scores of a predictions file under a named protocol: the model beside its controls, with intervals."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rrg.data.protocols import Protocol
+from rrg.errors import UserError, nearest
+from rrg.metrics.controls import make_controls
+from rrg.metrics.diversity import diversity
+from rrg.metrics.intervals import LEVEL
+from rrg.metrics.observations import Uncertain, per_observation
+from rrg.metrics.registry import METRICS
+from rrg.metrics.reports import Cut, Reading, Report, pair
+from rrg.metrics.scored import Value, score_sets
+from rrg.observations.labels import VERSION as LABELLER
+
+# What `point_scores` computes: all but METEOR, whose program takes ten seconds to start.
+METRIC_NAMES = tuple(name for name in METRICS if name != "meteor")
+
+Diversity = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class ControlScores:
+    """A control's scores; `missing` says why there are none."""
+
+    description: str
+    metrics: dict[str, Value]
+    diversity: Diversity
+    missing: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The shape of a scores file."""
+        if self.missing:
+            return {"description": self.description, "missing": self.missing}
+        values = {name: value.to_json() for name, value in self.metrics.items()}
+        return {"description": self.description, "metrics": values, "diversity": self.diversity}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything that is known of a predictions file under one protocol. `empty` counts texts without words by side."""
+
+    protocol: Protocol
+    count: int
+    metrics: dict[str, Value]
+    controls: dict[str, ControlScores]
+    diversity: Diversity
+    observations: dict[str, dict[str, float | int]]
+    empty: dict[str, int]
+    settings: dict[str, Any]
+
+    def to_json(self, **more: Any) -> dict[str, Any]:
+        """The record of a scores file; `more` (split, predictions, …) goes before the numbers."""
+        return {
+            "protocol": asdict(self.protocol),
+            **more,
+            "count": self.count,
+            "empty": self.empty,
+            "settings": self.settings,
+            "versions": versions(),
+            "metrics": {name: value.to_json() for name, value in self.metrics.items()},
+            "controls": {name: control.to_json() for name, control in self.controls.items()},
+            "diversity": self.diversity,
+            "observations": self.observations,
+        }
+
+
+def point_scores(rows: Sequence[Mapping[str, Any]], protocol: Protocol, cut: Cut | None = None) -> dict[str, float]:
+    """METRIC_NAMES → value, without controls and intervals: for validation during training.
+
+    `rows` hold `generated` and `reference` as raw text; `cut` is needed where the protocol has `truncate_tokens`.
+
+    Raises:
+        UserError: no rows, or no reference with text.
+    """
+    reading, _ = _checked(rows, protocol, cut)
+    references = [reading.reference(row["reference"]) for row in rows]
+    pairs = pair([reading.generated(row["generated"]) for row in rows], references)
+    values = score_sets([pairs], METRIC_NAMES)
+    return {name: float(value.value) for name, value in values.items() if value.value is not None}
+
+
+def score_predictions(
+    rows: Sequence[Mapping[str, Any]],
+    protocol: Protocol,
+    *,
+    train_reports: Sequence[str] | None,
+    val_reports: Sequence[str] | None,
+    shuffled: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    uncertain: Uncertain = "negative",
+    cut: Cut | None = None,
+) -> Scores:
+    """Score `rows` (`generated` and `reference`, raw) with all controls, each with the same metrics and intervals.
+
+    `train_reports` and `val_reports` are raw texts of the protocol's section; None where unknown, and the controls made of
+    them are then listed as missing. `shuffled` are reports that the model wrote from another study's films, one per row.
+
+    Raises:
+        UserError: no rows, no reference with text, an unknown metric, or no `cut` for a protocol that needs one.
+    """
+    reading, names = _checked(rows, protocol, cut, metrics)
+    references = [reading.reference(row["reference"]) for row in rows]
+    generated = [reading.generated(row["generated"]) for row in rows]
+    others = None if shuffled is None else [reading.generated(text) for text in shuffled]
+    controls = make_controls(
+        generated,
+        reading,
+        train_reports=train_reports,
+        val_reports=val_reports,
+        regenerated=others,
+        seed=seed,
+        uncertain=uncertain,
+    )
+    train_texts = None if train_reports is None else [reading.reference_text(text) for text in train_reports if text.strip()]
+
+    def scored(repetitions: Sequence[Sequence[Report]]) -> tuple[dict[str, Value], Diversity]:
+        if not repetitions:
+            return {}, {}
+        sets = [pair(reports, references, uncertain) for reports in repetitions]
+        first = repetitions[0]
+        varied = diversity([report.text for report in first], [report.labels for report in first], train_texts)
+        return score_sets(sets, names, bootstrap=bootstrap, seed=seed), varied
+
+    values, varied = scored([generated])
+    return Scores(
+        protocol=protocol,
+        count=len(rows),
+        metrics=values,
+        controls={
+            name: ControlScores(control.description, *scored(control.repetitions), control.missing)
+            for name, control in controls.items()
+        },
+        diversity=varied,
+        observations=per_observation(*pair(generated, references, uncertain).positives),
+        empty={"generated": _empty(generated), "reference": _empty(references)},
+        settings={
+            "bootstrap": bootstrap,
+            "level": LEVEL,
+            "seed": seed,
+            "uncertain": uncertain,
+            "labels": f"{LABELLER}, raw text of both sides",
+            "train_reports": None if train_texts is None else len(train_texts),
+            "val_reports": None if val_reports is None else sum(1 for text in val_reports if text.strip()),
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a score depends on."""
+    found = {"python": platform.python_version(), "labeller": LABELLER}
+    for name in ("rrg", "numpy", "pycocoevalcap"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _checked(
+    rows: Sequence[Mapping[str, Any]], protocol: Protocol, cut: Cut | None, metrics: Sequence[str] | None = None
+) -> tuple[Reading, tuple[str, ...]]:
+    if not rows:
+        raise UserError("no predictions to score: the set is empty")
+    if not any(row["reference"].strip() for row in rows):
+        raise UserError(f"none of the {len(rows)} references has any text: predictions of another section?")
+    names = tuple(METRICS) if metrics is None else tuple(dict.fromkeys(metrics))
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"metric {name!r} is not known; {nearest(name, METRICS)}")
+    return Reading(protocol, cut), names
+
+
+def _empty(reports: Sequence[Report]) -> int:
+    return sum(1 for report in reports if not report.text.split())
