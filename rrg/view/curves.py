@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rrg.view.events import Events
 from rrg.view.plot import Chart, Drawing, Series, draw
-from rrg.view.scores import metric_label
+from rrg.view.scores import HEADLINE, metric_label
 
 _Points = list[tuple[int, float]]
 
 
+MOST_VALIDATION = 4  # validation charts before the less important ones are folded away
+
+
 @dataclass(frozen=True)
 class Training:
-    """Charts of a run and its facts as (name, value) pairs; `notes` are sentences about what is missing or damaged."""
+    """Charts of a run and its facts as (name, value) pairs; `notes` are sentences about what is missing or damaged.
+
+    `more` are the validation metrics that neither select the checkpoint nor are the headline score.
+    """
 
     charts: tuple[Drawing, ...]
+    more: tuple[Drawing, ...]
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
 
 
-def training(events: Events) -> Training:
-    """Loss, validation, learning-rate and throughput curves with their summary."""
-    drawn = [draw(chart) for chart in _charts(events)]
-    return Training(tuple(one for one in drawn if one), tuple(_facts(events)), tuple(_notes(events)))
+def training(events: Events, selected: Iterable[str] = ()) -> Training:
+    """Loss, validation, learning-rate and throughput curves with their summary. `selected` metrics choose the checkpoint."""
+    metrics = [name for name in events.names("metrics") if name != "loss"]
+    first = [name for name in dict.fromkeys((HEADLINE, *selected)) if name in metrics]
+    first = metrics if len(metrics) <= MOST_VALIDATION else first or metrics[:MOST_VALIDATION]
+    charts = [_loss(events), *(_validation(events, name) for name in first), *_steps(events)]
+    more = [_validation(events, name) for name in metrics if name not in first]
+    drawn, folded = ([drawing for chart in group if (drawing := draw(chart))] for group in (charts, more))
+    return Training(tuple(drawn), tuple(folded), tuple(_facts(events)), tuple(_notes(events)))
 
 
 def loss_chart(events: Events) -> Drawing | None:
@@ -40,19 +53,18 @@ def wait_share(events: Events) -> _Points:
     return [(step, waits[step] / times[step]) for step in times if step in waits and times[step] > 0]
 
 
-def _charts(events: Events) -> list[Chart]:
+def _validation(events: Events, name: str) -> Chart:
+    points, best = events.metric(name), events.best
+    at = next(((step, value) for step, value in points if best and step == best["step"] and math.isfinite(value)), None)
+    return Chart(f"Validation: {metric_label(name)}", [Series(name, points, dots=True)], marks=events.resumes, best=at)
+
+
+def _steps(events: Events) -> list[Chart]:
     marks = events.resumes
-    charts = [_loss(events)]
-    best = events.best
-    for name in events.names("metrics"):
-        if name == "loss":
-            continue
-        points = events.metric(name)
-        at = next(((step, value) for step, value in points if best and step == best["step"] and math.isfinite(value)), None)
-        title = f"Validation: {metric_label(name)}"
-        charts.append(Chart(title, [Series(name, points, dots=True)], marks=marks, best=at))
+    parts = [Series(name, events.points("objectives", name)) for name in events.names("objectives")]
     rates = [Series(name, events.points("lr", name)) for name in events.names("lr")]
-    charts += [
+    return [
+        *([Chart("Objectives", parts, marks=marks)] if len(parts) > 1 else []),
         Chart("Learning rate", rates, from_zero=True, marks=marks),
         Chart("Gradient norm", [Series("gradient norm", events.points("grad_norm"))], marks=marks),
         Chart("Studies per second", [Series("studies/s", events.points("studies_per_s"))], from_zero=True, marks=marks),
@@ -60,7 +72,6 @@ def _charts(events: Events) -> list[Chart]:
         Chart("Loader wait", [Series("loader wait", wait_share(events))], percent=True, from_zero=True, marks=marks,
               note="share of step time"),
     ]  # fmt: skip
-    return charts
 
 
 def _loss(events: Events) -> Chart:
@@ -83,14 +94,19 @@ def _facts(events: Events) -> list[tuple[str, str]]:
     facts += _median("Tokens per second", events.points("tokens_per_s"), "{:,.0f}")
     facts += _median("Loader wait", wait_share(events), "{:.1%} of step time")
     if events.best is not None:
-        facts.append(("Best checkpoint", f"step {events.best['step']:,}"))
+        facts.append(("Best checkpoint", _best(events.best)))
     if events.resumes:
         facts.append(("Resumed", f"{len(events.resumes)} ×, {events.repeated:,} steps repeated"))
     return facts
 
 
+def _best(event: Mapping[str, Any]) -> str:
+    score = event.get("score")
+    return f"step {event['step']:,}" + (f", selection score {score:.4g}" if isinstance(score, (int, float)) else "")
+
+
 def _total(name: str, points: Sequence[tuple[int, float]]) -> list[tuple[str, str]]:
-    return [(name, f"{sum(value for _, value in points):,.0f}")] if points else []
+    return [(name, f"{sum(value for _, value in points if math.isfinite(value)):,.0f}")] if points else []
 
 
 def _median(name: str, points: Sequence[tuple[int, float]], form: str) -> list[tuple[str, str]]:

@@ -39,7 +39,10 @@ class Events:
         return next((event for event in reversed(self.validations) if event.get("best")), None)
 
     def points(self, name: str, group: str | None = None) -> list[tuple[int, float]]:
-        """(step, value) of a number in the step records, or of `group` inside it (`lr` is one number per group)."""
+        """(step, value) of a number in the step records, or of `group` inside it (`lr` is one number per group).
+
+        A number that is recorded as null, as a loss that was not finite is, is NaN here.
+        """
         return list(_points(self.steps, name, group))
 
     def metric(self, name: str) -> list[tuple[int, float]]:
@@ -47,7 +50,7 @@ class Events:
         return list(_points(self.validations, "metrics", name))
 
     def names(self, kind: str) -> list[str]:
-        """Names inside `lr` (kind "lr", of the steps) or `metrics` (kind "metrics", of the validations), first seen first."""
+        """Names inside `lr` or `objectives` of the steps, or inside `metrics` of the validations, first seen first."""
         records = self.validations if kind == "metrics" else self.steps
         seen: dict[str, None] = {}
         for record in records:
@@ -129,9 +132,11 @@ def _decode(text: str) -> dict[str, Any] | None:
 
 
 def _points(records: tuple[Mapping[str, Any], ...], name: str, group: str | None) -> Iterator[tuple[int, float]]:
+    key = name if group is None else group
     for record in records:
-        value = record.get(name)
-        if group is not None:
-            value = value.get(group) if isinstance(value, Mapping) else None
+        values = record if group is None else record.get(name)
+        if not isinstance(values, Mapping) or key not in values:
+            continue
+        value = math.nan if values[key] is None else values[key]
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             yield record["step"], float(value)

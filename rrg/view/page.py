@@ -51,13 +51,19 @@ def _content(run: Run, studies: int | None) -> dict[str, Any]:
         "scores": [(protocol_name(score), score_table(score)) for score in run.scores],
         "observations": observations(run.scores[0]) if run.scores else (),
         "bar": BAR,
-        "training": training(run.events),
+        "training": training(run.events, _selected(run)),
         "stages": [(stage, stage_line(stage), loss_chart(stage.events)) for stage in run.stages],
         "gallery": gallery(run, studies),
         "parameters": parameter_table(run.parameters),
         "environment": list(flat(run.environment)),
         "timeline": timeline(run.events),
     }
+
+
+def _selected(run: Run) -> list[str]:
+    """The validation metrics that choose the checkpoint."""
+    selected = run.setting("train.select")
+    return [str(name) for name in selected] if isinstance(selected, Mapping) else []
 
 
 def _policy(style: str, script: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -119,7 +120,7 @@ def stage_line(stage: Run) -> str:
     events, table = stage.events, parameter_table(stage.parameters)
     if not events.steps:
         return "no steps yet"
-    losses = events.points("loss")
+    losses = [point for point in events.points("loss") if math.isfinite(point[1])]
     words = [f"{events.steps[-1]['step']:,} steps"]
     if losses:
         words.append(f"loss {losses[0][1]:.3g} → {losses[-1][1]:.3g}")

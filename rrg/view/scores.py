@@ -170,7 +170,8 @@ def _extras(score: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, value in _part(score, "diversity").items():
         if name == DISTINCT or _number(value) is None:
             continue
-        pairs.append((name.replace("_", " "), f"{value:,}" if isinstance(value, int) else number(float(value))))
+        words = f"{value:,}" if isinstance(value, int) else f"{value:.1%}" if name.endswith("_share") else f"{value:.3g}"
+        pairs.append((name.replace("_", " "), words))
     return pairs
 
 

@@ -70,7 +70,7 @@ def test_values_of_another_type_are_no_points(tmp_path: Path):
     path = tmp_path / "events.jsonl"
     write_jsonl(path, [step(1, loss=None, lr=3), step(2, loss="x"), step(3, loss=True), step(4, loss=math.nan)])
     events = read_events(path)
-    assert [(number, math.isnan(value)) for number, value in events.points("loss")] == [(4, True)]
+    assert [(number, math.isnan(value)) for number, value in events.points("loss")] == [(1, True), (4, True)]
     assert events.names("lr") == ["connector", "language"]
     assert [number for number, _ in events.points("lr", "connector")] == [2, 3, 4]
 

@@ -77,6 +77,32 @@ def test_charts_of_a_run(tmp_path: Path):
     assert found.charts[1].best is not None
 
 
+def test_many_validation_metrics_are_folded_but_not_those_that_select(tmp_path: Path):
+    metrics = dict.fromkeys(["loss", *"abcdef", "findings_micro_f1", "cider"], 0.5)
+    write_jsonl(
+        tmp_path / "events.jsonl", [step(1), {"event": "validation", "step": 1, "metrics": metrics, "score": 0.25, "best": True}]
+    )
+    found = training(read_events(tmp_path / "events.jsonl"), ["cider", "loss"])
+    shown = [chart.title for chart in found.charts if chart.title.startswith("Validation")]
+    assert shown == ["Validation: Findings F1, micro", "Validation: CIDEr"]
+    assert len(found.more) == 6
+    assert dict(found.facts)["Best checkpoint"] == "step 1, selection score 0.25"
+
+
+def test_objectives_are_shown_where_there_are_several(tmp_path: Path):
+    one, two = {"report": 1.0}, {"report": 1.0, "mine": -0.2}
+    write_jsonl(tmp_path / "events.jsonl", [step(1, objectives=one)])
+    assert "Objectives" not in [chart.title for chart in training(read_events(tmp_path / "events.jsonl")).charts]
+    write_jsonl(tmp_path / "events.jsonl", [step(1, objectives=two), step(2, objectives=None)])
+    found = next(chart for chart in training(read_events(tmp_path / "events.jsonl")).charts if chart.title == "Objectives")
+    assert [line.name for line in found.lines] == ["report", "mine"]
+
+
+def test_a_lost_loss_breaks_the_line(tmp_path: Path):
+    write_jsonl(tmp_path / "events.jsonl", [step(1), step(2), step(3, loss=None), step(4), step(5)])
+    assert training(read_events(tmp_path / "events.jsonl")).charts[0].lines[0].path.count("M") == 2
+
+
 @pytest.mark.parametrize("seconds", [0, -1, None])
 def test_wait_share_needs_a_time(tmp_path: Path, seconds: object):
     write_jsonl(tmp_path / "events.jsonl", [step(1, step_s=seconds), step(2)])
