@@ -60,12 +60,12 @@ def _fragments(canvas: Canvas, patient: Patient, fracture: Finding) -> Plane:
     if fracture.kind == "clavicle":
         line, width, at, step = clavicle(patient, fracture.side), 0.066, 0.52, 0.11
     else:
-        line, width, at, step = posterior_rib(patient, int(fracture.measure), fracture.side), 0.052, 0.62, 0.10
+        line, width, at, step = posterior_rib(patient, int(fracture.measure), fracture.side), 0.066, 0.56, 0.13
     cut = round(at * len(line))
-    inner, outer = line[:cut], _swung(line[cut - 1 :], sign(fracture.side) * 0.20) + (-sign(fracture.side) * 0.03, step)
-    ends = [ellipse(float(x), float(y), 0.036, 0.042) for x, y in (inner[-1], outer[0])]
+    inner, outer = line[:cut], _swung(line[cut - 1 :], sign(fracture.side) * 0.45) + (-sign(fracture.side) * 0.03, step)
+    ends = [ellipse(float(x), float(y), 0.046, 0.052) for x, y in (inner[-1], outer[0])]
     bones = canvas.fill(ribbon(inner, width), ribbon(outer, width), soft=0.003)
-    return 0.26 * bones + 0.26 * canvas.fill(*ends, soft=0.004)
+    return 0.34 * bones + 0.34 * canvas.fill(*ends, soft=0.004)
 
 
 def _swung(line: Outline, angle: float) -> Outline:

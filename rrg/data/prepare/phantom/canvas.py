@@ -131,21 +131,21 @@ class Canvas:
 def _raster(shapes: Sequence[Outline], values: Sequence[int], sigma: float, box: Box) -> Plane:
     """Polygons drawn inside `box` and blurred by `sigma` pixels.
 
-    A wide blur leaves no detail, so it is drawn on coarse cells and scaled up; a sharp edge is drawn on half pixels.
+    A wide blur leaves no detail, so it is drawn on coarse cells and scaled up. Edges are smooth because each cell is drawn as
+    four.
     """
     left, top, right, bottom = box
-    cell = 0.5 if sigma < 1.2 else float(min(8, max(1, int(sigma / 1.6))))
-    pad = math.ceil(3 * sigma / cell) if cell > 0.5 else 0  # the blur must see what lies beyond the box
+    cell = min(8, max(1, int(sigma / 2)))
+    pad = math.ceil(3 * sigma / cell) if sigma > 2 else 0  # the blur must see what lies beyond the box
     wide, high = (right - left) / cell, (bottom - top) / cell
-    image = Image.new("L", (math.ceil(wide) + 2 * pad, math.ceil(high) + 2 * pad))
+    image = Image.new("L", (2 * (math.ceil(wide) + 2 * pad), 2 * (math.ceil(high) + 2 * pad)))
     pen = ImageDraw.Draw(image)
     for shape, value in zip(shapes, values, strict=True):
-        pen.polygon(((shape - (left, top)) / cell + (pad - 0.5)).ravel().tolist(), fill=value)
-    if cell == 0.5:
-        image = image.reduce(2)
-        image = image.filter(ImageFilter.GaussianBlur(sigma)) if sigma > 0.6 else image
-    else:
+        pen.polygon((2 * ((shape - (left, top)) / cell + pad) - 0.5).ravel().tolist(), fill=value)
+    image = image.reduce(2)
+    if sigma > 0.6:
         image = image.filter(ImageFilter.GaussianBlur(sigma / cell))
-        how = Image.Resampling.BOX if cell == 1 else Image.Resampling.BICUBIC
-        image = image.resize((right - left, bottom - top), how, box=(pad, pad, pad + wide, pad + high))
+    if image.size != (right - left, bottom - top):
+        grown = (pad, pad, pad + wide, pad + high)
+        image = image.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=grown)
     return np.asarray(image, dtype=np.float32) * np.float32(1 / 255)

@@ -8,7 +8,7 @@ import numpy as np
 
 from rrg.data.prepare.phantom import devices
 from rrg.data.prepare.phantom.canvas import Canvas, Outline, Plane, curve, ribbon
-from rrg.data.prepare.phantom.shadows import EDEMA, UNITS_PER_CM
+from rrg.data.prepare.phantom.shadows import EDEMA, LESION_SCALE, UNITS_PER_CM
 from rrg.data.prepare.phantom.truth import Finding, Patient, StudyTruth, generator
 from rrg.data.prepare.phantom.vessels import tree
 
@@ -143,12 +143,12 @@ def _effusion(canvas: Canvas, finding: Finding, patient: Patient) -> Plane:
 
 
 def _ball(canvas: Canvas, finding: Finding, patient: Patient) -> Plane:
-    radius = finding.measure * UNITS_PER_CM / 2 * 1.12
+    radius = finding.measure * UNITS_PER_CM / 2 * LESION_SCALE
     return 0.45 * canvas.blob(*_spot(finding, patient), radius, radius, edge=4)
 
 
 def _haze(canvas: Canvas, finding: Finding, patient: Patient) -> Plane:
-    return 0.32 * canvas.blob(*_spot(finding, patient), 0.19, 0.15)
+    return 0.40 * canvas.blob(*_spot(finding, patient), 0.21, 0.17, edge=1.3)
 
 
 def _patches(canvas: Canvas, finding: Finding, patient: Patient) -> Plane:

@@ -15,7 +15,7 @@ LOBES = {
     ("left", "mid"): "lingula",
     ("left", "lower"): "left lower lobe",
 }
-RIBS = {5: "fifth", 6: "sixth", 7: "seventh", 8: "eighth"}
+RIBS = {5: "fifth", 8: "eighth"}  # far enough apart to be told without counting
 
 PRESENT = {
     "Cardiomegaly": ("There is {grade} cardiomegaly.", "{Grade} cardiomegaly is present.", "{Grade} enlargement of the heart."),

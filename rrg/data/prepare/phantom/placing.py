@@ -106,11 +106,11 @@ def _propose(name: str, rng: np.random.Generator) -> Finding:
         return replace(finding, side=side, zone=zone)
     if name == "Lung Lesion":
         kind = pick(rng, ("nodule", "mass"))
-        size = int(rng.integers(2, 4)) if kind == "nodule" else int(rng.integers(4, 7))
+        size = int(rng.integers(2, 4)) if kind == "nodule" else int(rng.integers(5, 7))
         return replace(finding, side=side, zone=zone, kind=kind, measure=float(size))
     if name == "Pleural Other":
         return replace(finding, side=side, kind=pick(rng, ("smooth", "calcified")))
     if name == "Fracture":
         kind = pick(rng, ("rib", "clavicle"), (0.6, 0.4))
-        return replace(finding, side=side, kind=kind, measure=float(rng.integers(5, 9)) if kind == "rib" else 0.0)
+        return replace(finding, side=side, kind=kind, measure=float(rng.choice((5, 8))) if kind == "rib" else 0.0)
     return replace(finding, side=side)

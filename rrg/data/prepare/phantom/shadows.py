@@ -12,6 +12,7 @@ from rrg.data.prepare.phantom.thorax import dome, mirrored, sign
 from rrg.data.prepare.phantom.truth import Finding, Patient, generator
 
 UNITS_PER_CM = 0.05
+LESION_SCALE = 1.3  # drawn larger than life, to be told on films of a hundred pixels
 EDEMA = {"mild": 0.62, "moderate": 0.82, "severe": 1.0}
 
 
@@ -36,7 +37,7 @@ def centre(patient: Patient, side: str, zone: str) -> tuple[float, float]:
     """The middle of a zone of one lung, clear of heart and spine."""
     low = dome(patient, side)
     x = {"upper": 0.38, "mid": 0.47, "lower": 0.47 if side == "right" else 0.54}[zone] * patient.half_width / 0.72
-    y = {"upper": patient.apex + 0.36, "mid": patient.apex + 0.78, "lower": low - 0.13}[zone]
+    y = {"upper": patient.apex + 0.36, "mid": patient.apex + 0.78, "lower": low - 0.17}[zone]
     return sign(side) * x, y
 
 
@@ -44,7 +45,7 @@ def opacity(canvas: Canvas, patient: Patient, finding: Finding) -> Plane:
     """One ill-defined, even haze."""
     rng = generator(finding.seed)
     x, y = centre(patient, finding.side, finding.zone)
-    return 0.36 * canvas.blob(x, y, rng.uniform(0.19, 0.22), rng.uniform(0.15, 0.18), rng.uniform(-0.5, 0.5))
+    return 0.52 * canvas.blob(x, y, rng.uniform(0.21, 0.24), rng.uniform(0.17, 0.20), rng.uniform(-0.5, 0.5), edge=1.3)
 
 
 def pneumonia(canvas: Canvas, patient: Patient, finding: Finding) -> Plane:
@@ -55,10 +56,10 @@ def pneumonia(canvas: Canvas, patient: Patient, finding: Finding) -> Plane:
     turn = rng.uniform(0, 2 * math.pi)
     for index in range(9):
         angle = turn + 2.4 * index  # the golden angle spreads the patches without a pattern
-        reach = 0.056 * math.sqrt(index)
+        reach = 0.064 * math.sqrt(index)
         px, py = x + 1.05 * reach * math.cos(angle), y + reach * math.sin(angle)
         plane = np.maximum(plane, canvas.blob(px, py, rng.uniform(0.036, 0.058), rng.uniform(0.032, 0.048), edge=1.15))
-    return 0.50 * plane + 0.08 * canvas.blob(x, y, 0.19, 0.18, edge=1.5)
+    return 0.62 * plane + 0.06 * canvas.blob(x, y, 0.21, 0.20, edge=1.5)
 
 
 def lobe(patient: Patient, side: str, zone: str) -> Outline:
@@ -97,9 +98,9 @@ def lesion(canvas: Canvas, patient: Patient, finding: Finding) -> Plane:
     """A round nodule or mass with a firm border."""
     rng = generator(finding.seed)
     x, y = centre(patient, finding.side, finding.zone)
-    radius = finding.measure * UNITS_PER_CM / 2 * 1.12
+    radius = finding.measure * UNITS_PER_CM / 2 * LESION_SCALE
     x, y = x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03)
-    return 0.60 * canvas.blob(x, y, radius, radius * rng.uniform(0.92, 1.05), edge=4.0)
+    return 0.74 * canvas.blob(x, y, radius, radius * rng.uniform(0.92, 1.05), edge=4.0)
 
 
 def edema(canvas: Canvas, patient: Patient, finding: Finding) -> Plane:
