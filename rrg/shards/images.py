@@ -15,6 +15,7 @@ from rrg.errors import UserError
 
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
 
 # A JPEG is decoded at the smallest DCT scale that keeps this many times the wanted size, and the rest is done by bicubic with
 # antialiasing. Measured on chest films against full decode + bicubic: worst of twelve 41 dB at 1.0, 47 dB at 1.5, 48 dB at 2.0.
@@ -82,7 +83,7 @@ def _prepare_jpeg(data: bytes, policy: ImagePolicy) -> bytes:
 
 def _decode_png(data: bytes) -> np.ndarray:
     """uint8 [H, W, 1 or 3] of a PNG."""
-    if data.rfind(b"IEND") < 0:
+    if _PNG_END not in data:
         raise FilmError("damaged PNG: cut short")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

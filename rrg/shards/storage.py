@@ -123,8 +123,7 @@ class RemoteFolder:
 
     def _name(self, name: str) -> str:
         if self._process != os.getpid():
-            fsspec.asyn.reset_lock()  # an event loop does not survive a fork
-            self._connect()
+            self._connect()  # an event loop does not survive a fork; fsspec keeps file systems by process
         return f"{self._path.rstrip('/')}/{name}"
 
     def sizes(self) -> dict[str, int]:
