@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -40,10 +41,12 @@ def load_backbone(
     `meta` nothing is read or downloaded beyond a local config.json.
     """
     check_kind(kind)
-    if name == "random" or name.startswith("random:"):
-        return _built(kind, _random_architecture(kind, name, architecture), image_size, meta)
-    if architecture is not None:
+    if name == "random":
+        return _built(kind, _given(kind, architecture), image_size, meta)
+    if architecture:
         raise UserError(f"vision.architecture belongs to vision.name=random; {name} brings its own")
+    if name.startswith("random:"):
+        return _built(kind, architecture_of(name.removeprefix("random:"), kind), image_size, meta)
     if meta and name in ARCHITECTURES:
         return _built(kind, architecture_of(name, kind), image_size, meta)
     folder = model_folder(resolve_vision(name), "vision.name", _INSTEAD)
@@ -51,9 +54,7 @@ def load_backbone(
     return _loaded(kind, folder, image_size, meta)
 
 
-def _random_architecture(kind: str, name: str, architecture: Architecture | None) -> Architecture:
-    if name.startswith("random:"):
-        return architecture_of(name.removeprefix("random:"), kind)
+def _given(kind: str, architecture: Architecture | None) -> Architecture:
     if not architecture:
         tiny = next(entry for entry, (of, _) in ARCHITECTURES.items() if of == kind and entry.startswith("tiny-"))
         raise UserError(f"vision.name=random needs vision.architecture; write one, or vision.name=random:{tiny}")
@@ -81,6 +82,7 @@ def _built(kind: str, architecture: Architecture, image_size: int | None, meta: 
     import torch
     from huggingface_hub.errors import StrictDataclassError
 
+    _check_names(kind, architecture)
     try:
         config = _config_class(kind)(**architecture)
     except (TypeError, ValueError, StrictDataclassError) as error:
@@ -90,6 +92,14 @@ def _built(kind: str, architecture: Architecture, image_size: int | None, meta: 
     with torch.device("meta" if meta else "cpu"):
         model = _model_class(kind)(config, **_options(kind))
     return model, published_preprocessing(kind, side)
+
+
+def _check_names(kind: str, architecture: Architecture) -> None:
+    """The configuration classes keep a misspelt word as an attribute that nothing reads."""
+    legal = {field.name for field in dataclasses.fields(_config_class(kind)) if not field.name.startswith("_")}
+    for name in architecture:
+        if name not in legal:
+            raise UserError(f"vision.architecture has no {name!r} for a {kind} encoder; {nearest(name, legal)}")
 
 
 def _adapt(config: Any, kind: str, side: int | None) -> None:
@@ -126,6 +136,8 @@ def _loaded(kind: str, folder: Path, image_size: int | None, meta: bool) -> tupl
 
 
 def _weights(kind: str, folder: Path, config: Any) -> nn.Module:
+    from safetensors import SafetensorError
+
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} holds no safetensors weights (others are not loaded); save the model there as safetensors")
     try:
@@ -138,7 +150,7 @@ def _weights(kind: str, folder: Path, config: Any) -> nn.Module:
                 output_loading_info=True,
                 **_options(kind),
             )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be loaded as a {kind} encoder: {str(error).strip().splitlines()[0]}") from None
     model, loading = loaded
     missing = sorted(loading["missing_keys"])

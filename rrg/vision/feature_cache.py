@@ -110,8 +110,9 @@ class ShardTable:
 
     def metadata(self, identity: CacheIdentity, shard: ShardEntry) -> dict[str, str]:
         """As safetensors metadata."""
-        table = {"ids": self.ids, "rows": self.rows, "damaged": self.damaged}
-        return {"cache": identity.digest, "shard": shard.sha256, "table": json.dumps(table, separators=(",", ":"))}
+        record = {"cache": identity.digest, "shard": shard.sha256, "ids": self.ids, "rows": self.rows, "damaged": self.damaged}
+        # One entry, because safetensors writes several in no fixed order and equal features should be equal files.
+        return {"table": json.dumps(record, separators=(",", ":"))}
 
     @classmethod
     def read(cls, path: Path, identity: CacheIdentity, shard: ShardEntry) -> ShardTable | None:
@@ -120,13 +121,12 @@ class ShardTable:
 
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                table = json.loads((file.metadata() or {}).get("table", "{}"))
                 shape = file.get_slice("features").get_shape()
         except (FileNotFoundError, SafetensorError):
             return None
-        if (metadata.get("cache"), metadata.get("shard")) != (identity.digest, shard.sha256):
+        if (table.get("cache"), table.get("shard")) != (identity.digest, shard.sha256):
             return None
-        table = json.loads(metadata["table"])
         damaged = {study: (member, reason) for study, (member, reason) in table["damaged"].items()}
         whole = shape == [sum(table["rows"]), *identity.shape] and len(table["ids"]) == shard.studies
         return cls(table["ids"], table["rows"], damaged) if whole else None

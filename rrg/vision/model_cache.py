@@ -81,15 +81,18 @@ def _lock(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """No progress bars of transformers inside: they would be drawn once per rank."""
+    """Neither progress bars nor load reports of transformers inside: they would appear once per rank, and loads here are
+    checked for missing weights by their callers."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        if shown:
+        logging.set_verbosity(level)
+        if bars:
             logging.enable_progress_bar()
 
 
