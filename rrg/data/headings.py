@@ -87,7 +87,7 @@ def classify(name: str) -> Kind | None:
         return _NAMES[plain]
     if _FILM.match(plain):
         return "view"
-    return _phrase(plain) if name.isupper() and len(plain.split()) <= 8 else None
+    return _phrase(plain) if name.isupper() and len(plain.split()) <= 12 else None
 
 
 def _phrase(plain: str) -> Kind | None:

@@ -127,6 +127,12 @@ def test_film_description_as_heading():
     report = parse_report(" PORTABLE CHEST RADIOGRAPH:  Lungs are low. There is an effusion.\n\n IMPRESSION:  Effusion.")
     assert report.sections.findings == "Lungs are low. There is an effusion."
     assert report.rule == "view"
+    for heading in ("FRONTAL AND LATERAL CHEST RADIOGRAPHS", "UPRIGHT AP VIEW OF THE CHEST", "Chest, two views"):
+        assert parse(f"COMPARISON: ___.\n\n{heading}:  The heart is normal.").findings == "The heart is normal.", heading
+    assert (
+        parse("HISTORY: Cough.\n\nPORTABLE AP CHEST RADIOGRAPH DATED ___ AT 5:30 A.M.:  Clear both lungs.").findings
+        == "Clear both lungs."
+    )
     title = parse_report("CHEST, PA AND LATERAL:\n\nINDICATION: Cough.\n\nFINDINGS: Lungs are clear.")
     assert title.sections.findings == "Lungs are clear."
     inside = parse_report("FINDINGS: Two films.\nPORTABLE CHEST: Lungs are clear.\nIMPRESSION: Normal.")

@@ -6,8 +6,10 @@ Only ids, rows and the sections of the reports are held in memory; films are lef
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +39,7 @@ NO_FILM = "no film on disk"
 MISSING_FILM = "a film of the metadata table is not on disk"
 NO_USABLE_FILM = "no film of a known frontal or lateral projection"
 
+_LISTERS, _LISTED_AHEAD = 8, 512
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -79,8 +82,8 @@ def read_mimic_cxr(
     )
     rows = read_metadata(metadata_table)
     reader.refuse_unknown(rows, split_table.name)
-    for done, row in enumerate(_in_order(rows.values()), start=1):
-        reader.take(row)
+    for done, (row, names) in enumerate(_listed(root / "files", _in_order(rows.values())), start=1):
+        reader.take(row, names)
         if progress is not None and (done % 256 == 0 or done == len(rows)):
             progress(done, len(rows))
     tables = {path.name: sha256(path) for path in (split_table, metadata_table, label_table) if path}
@@ -89,6 +92,21 @@ def read_mimic_cxr(
 
 def _in_order(rows: Iterable[StudyRow]) -> list[StudyRow]:
     return sorted(rows, key=lambda row: (row.patient, row.acquired or datetime.min, row.study))
+
+
+def _listed(files: Path, rows: Sequence[StudyRow]) -> Iterator[tuple[StudyRow, list[str]]]:
+    """Each study with the names in its folder, last name first. Listing waits for the disk, so several folders wait at once."""
+
+    def names(row: StudyRow) -> list[str]:
+        try:
+            return sorted(os.listdir(files / row.patient[:3] / row.patient / row.study), reverse=True)  # noqa: PTH208 - names only
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    with ThreadPoolExecutor(_LISTERS) as pool:
+        for first in range(0, len(rows), _LISTED_AHEAD):
+            part = rows[first : first + _LISTED_AHEAD]
+            yield from zip(part, pool.map(names, part), strict=True)
 
 
 def _label_table(root: Path, wanted: str) -> Path | None:
@@ -132,17 +150,18 @@ class _Reader:
         if missing is not None:
             raise UserError(f"{table} lists study {missing}, the metadata table does not: the two are not of one release")
 
-    def take(self, row: StudyRow) -> None:
-        reason = self._take(row)
+    def take(self, row: StudyRow, names: Sequence[str]) -> None:
+        """Add one study, whose folder holds files of these names, or list it as left out."""
+        reason = self._take(row, names)
         if reason:
             self.excluded.append(Excluded(row.study, reason))
 
-    def _take(self, row: StudyRow) -> str:
-        """Add one study, or say why not."""
+    def _take(self, row: StudyRow, names: Sequence[str]) -> str:
+        """Why a study is left out; empty where it was added."""
         split = self.splits.get(row.study)
         if split is None:
             return NO_SPLIT
-        files = self._files(row)
+        files = self._files(row, names)
         if not files:
             return NO_FILM
         if any(film.name not in files for film in row.films):
@@ -179,14 +198,11 @@ class _Reader:
         self.counts["films_left_out"] += len(row.films) - len(films)
         self.counts["studies_without_labels"] += row.study not in self.labels
 
-    def _files(self, row: StudyRow) -> dict[str, str]:
+    def _files(self, row: StudyRow, names: Sequence[str]) -> dict[str, str]:
         """Paths of the study's films on disk by dicom id. Raises UserError where it holds DICOM files only."""
         folder = self.root / "files" / row.patient[:3] / row.patient / row.study
-        try:
-            names = sorted((path.name for path in folder.iterdir()), reverse=True)  # a .jpg beside a .png wins
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        files = {name.rpartition(".")[0]: str(folder / name) for name in names if name.lower().endswith(_SUFFIXES)}
+        # Names come last first, so that a .jpg beside a .png of the same name is the one that stays.
+        files = {name.rpartition(".")[0]: f"{folder}/{name}" for name in names if name.lower().endswith(_SUFFIXES)}
         if not files and any(name.lower().endswith(".dcm") for name in names):
             raise UserError(
                 f"{folder} holds DICOM files (.dcm) only: prepare mimic-cxr reads MIMIC-CXR-JPG, whose films are .jpg"
