@@ -1,0 +1,27 @@
+"""What several test modules share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def drawn_shards(tmp_path_factory):
+    """A folder of small drawn shards, for reading only."""
+    from tests.synthetic import write_shards
+
+    return write_shards(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real inputs beside the repository; tests that need it skip where it is not."""
+    folder = Path(os.environ.get("RRG_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real inputs at {folder} (set RRG_SHARED)")
+    return folder
