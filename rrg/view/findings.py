@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrg.data.study import OBSERVATIONS
-from rrg.view.scores import number
+from rrg.view.measure import number
 
 BAR = 160  # width of a full bar in pixels
 

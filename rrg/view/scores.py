@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rrg.view.measure import Measure, finite, number, standing
 
 HEADLINE = "findings_micro_f1"
 DISTINCT = "distinct_reports"
@@ -25,40 +26,18 @@ METRICS = {
     "cider": "CIDEr",
     "meteor": "METEOR",
 }
+VARIETY = {
+    "most_frequent_share": "Share of the most frequent report",
+    "mean_words": "Mean words",
+    "positive_finding_share": "Reports with a finding",
+    "verbatim_train_share": "Copied from a training report",
+}
 CONTROLS = {
     "shuffled": "Shuffled reports",
     "constant": "Constant report",
     "constant_findings": "Constant findings",
     "random_train": "Random report",
 }
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A metric of one set of reports. `value` is None where it could not be computed; `missing` then says why."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    higher_is_better: bool = True
-    missing: str = ""
-
-    @classmethod
-    def of(cls, record: object) -> Measure:
-        """From a metric's entry in a score file; anything else counts as not computed."""
-        if not isinstance(record, Mapping):
-            return cls(missing="not computed")
-        value, interval = _number(record.get("value")), record.get("interval")
-        low, high = (None, None)
-        if isinstance(interval, (list, tuple)) and len(interval) == 2:
-            low, high = _number(interval[0]), _number(interval[1])
-        missing = str(record.get("missing") or "not computed") if value is None else ""
-        return cls(value, low, high, bool(record.get("higher_is_better", True)), missing)
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """(low, high), or None."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -78,7 +57,8 @@ Row = tuple[str, tuple[Cell, ...]]
 class ScoreTable:
     """Rows of (metric name, cells), the model's cell first and then one per control of `controls` (name, description).
 
-    `rows` are the metrics that papers print, `others` the rest; `absent` are controls that could not be made, and why.
+    `rows` are the metrics that papers print, `others` the rest and the measures of diversity; `absent` are controls that could
+    not be made, and why; `missing` are metrics that could not be computed, and why.
     """
 
     count: str
@@ -88,17 +68,8 @@ class ScoreTable:
     rows: tuple[Row, ...]
     others: tuple[Row, ...]
     missing: tuple[tuple[str, str], ...]
-    extras: tuple[tuple[str, str], ...]
-
-
-def standing(model: Measure, control: Measure) -> str:
-    """Where a control lies: `below` or `above` the model when their intervals are apart, `overlap` when not, "" if unknown."""
-    if model.interval is None or control.interval is None:
-        return ""
-    (low, high), (other_low, other_high) = model.interval, control.interval
-    if low <= other_high and other_low <= high:
-        return "overlap"
-    return "below" if (low > other_high) == model.higher_is_better else "above"
+    remarks: tuple[str, ...]
+    interval: str
 
 
 def score_table(score: Mapping[str, Any]) -> ScoreTable:
@@ -114,6 +85,7 @@ def score_table(score: Mapping[str, Any]) -> ScoreTable:
             rows.append((label, (_distinct(score), *map(_distinct, controls.values()))))
         elif name in named:
             rows.append(_row(name, model, parts))
+    others = [_row(name, model, parts) for name in named if name not in METRICS]
     count = score.get("count")
     return ScoreTable(
         count=f"{count:,}" if isinstance(count, int) else "An unknown number of",
@@ -121,25 +93,22 @@ def score_table(score: Mapping[str, Any]) -> ScoreTable:
         controls=tuple((control_label(name), str(entry.get("description", ""))) for name, entry in controls.items()),
         absent=tuple((control_label(name), str(entry["missing"])) for name, entry in every.items() if entry.get("missing")),
         rows=tuple(rows),
-        others=tuple(_row(name, model, parts) for name in named if name not in METRICS),
+        others=(*others, *_variety([score, *controls.values()])),
         missing=tuple((metric_label(name), Measure.of(model.get(name)).missing) for name in _missing(model, named)),
-        extras=tuple(_extras(score)),
+        remarks=tuple(_remarks(score)),
+        interval=_interval_words(_part(score, "settings")),
     )
 
 
 def metric_label(name: str) -> str:
     """The name of a metric as the page shows it."""
-    return METRICS.get(name, name.replace("_", " ").replace("f1", "F1").capitalize())
+    words = name.replace("observation5", "five_observations").replace("_", " ").capitalize()
+    return METRICS.get(name, words.replace("f1", "F1").replace("ngrams", "n-grams,"))
 
 
 def control_label(name: str) -> str:
     """The name of a control as the page shows it."""
     return CONTROLS.get(name, name.replace("_", " ").capitalize())
-
-
-def number(value: float) -> str:
-    """Three decimals, or four significant digits for large numbers."""
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
 
 
 def _row(name: str, model: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> Row:
@@ -160,19 +129,41 @@ def _cell(measure: Measure, against: str = "") -> Cell:
 
 
 def _distinct(record: Mapping[str, Any]) -> Cell:
-    found = _number(_part(record, "diversity").get(DISTINCT))
+    found = finite(_part(record, "diversity").get(DISTINCT))
     return Cell(f"{found:,.0f}") if found is not None else Cell("–", missing="not counted")
 
 
-def _extras(score: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The other measures of diversity, each with its name in words."""
-    pairs = []
-    for name, value in _part(score, "diversity").items():
-        if name == DISTINCT or _number(value) is None:
-            continue
-        words = f"{value:,}" if isinstance(value, int) else f"{value:.1%}" if name.endswith("_share") else f"{value:.3g}"
-        pairs.append((name.replace("_", " "), words))
-    return pairs
+def _variety(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The other measures of diversity, for the model and its controls."""
+    rows = []
+    for name in _part(records[0], "diversity"):
+        if name not in (DISTINCT, "reports"):
+            cells = [_plain(name, _part(record, "diversity").get(name)) for record in records]
+            rows.append((VARIETY.get(name, metric_label(name)), tuple(cells)))
+    return rows
+
+
+def _plain(name: str, value: object) -> Cell:
+    found = finite(value)
+    if found is None:
+        return Cell("–", missing="not known")
+    return Cell(f"{found:.1%}" if name.endswith("_share") else f"{found:,.4g}" if isinstance(value, float) else f"{found:,.0f}")
+
+
+def _remarks(score: Mapping[str, Any]) -> list[str]:
+    """What else a reader has to know of how these numbers came about."""
+    settings, empty = _part(score, "settings"), _part(score, "empty")
+    remarks = [f"{empty[side]:,} {side} reports are empty." for side in ("generated", "reference") if empty.get(side)]
+    if settings.get("labels"):
+        uncertain = "stated" if settings.get("uncertain") == "positive" else "not stated"
+        remarks.append(f"Observations from the labeller {settings['labels']}; an uncertain mention counts as {uncertain}.")
+    return remarks
+
+
+def _interval_words(settings: Mapping[str, Any]) -> str:
+    level, draws = finite(settings.get("level")), finite(settings.get("bootstrap"))
+    named = f"{level:.0%} interval" if level else "interval"
+    return named + (f" from {draws:,.0f} resamples of the studies" if draws else "")
 
 
 def _controls(score: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -185,9 +176,3 @@ def _controls(score: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = record.get(name)
     return part if isinstance(part, Mapping) else {}
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)

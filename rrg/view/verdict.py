@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rrg.view.scores import CONTROLS, HEADLINE, Measure, number, standing
+from rrg.data.study import OBSERVATIONS
+from rrg.view.measure import Measure, number, standing
+from rrg.view.scores import CONTROLS, HEADLINE
 
 # What each control is, as the end of "cannot be told apart from …".
 _WORDS = {
@@ -46,6 +48,10 @@ def verdict(score: Mapping[str, Any] | None) -> Verdict:
         return Verdict("unknown", f"Findings F1 is missing ({model.missing}), so the model cannot be judged.")
     if model.interval is None:
         return Verdict("unknown", f"Findings F1 {_said(model)} comes without an interval, so it cannot be compared.")
+    if _nothing_to_find(score):
+        return Verdict("unknown", "No reference of this split states a finding, so findings F1 cannot judge the model.")
+    if model.value == 0.0:
+        return Verdict("bad", f"No: findings F1 is {_said(model)}; not one finding that the model states is right.")
     rivals = _rivals(score, model)
     if not rivals:
         return Verdict("unknown", f"Findings F1 is {_said(model)}, but no control was scored beside it to judge it by.")
@@ -69,6 +75,13 @@ def _judge(own: str, rivals: Sequence[_Rival]) -> Verdict:
     if all(name in [rival.name for rival in rivals] for name in CONTROLS):
         compared = f"{own} is above every control; the strongest is {rivals[0]}"
     return Verdict("good", f"Yes: {compared}.")
+
+
+def _nothing_to_find(score: Mapping[str, Any]) -> bool:
+    rows = score.get("observations")
+    rows = rows if isinstance(rows, Mapping) else {}
+    supports = [row.get("support") for name, row in rows.items() if name in OBSERVATIONS[1:] and isinstance(row, Mapping)]
+    return bool(supports) and not any(supports)
 
 
 def _rivals(score: Mapping[str, Any], model: Measure) -> list[_Rival]:

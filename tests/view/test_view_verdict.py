@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from fabricated_run import measure, score_record
 
-from rrg.view.scores import Measure, score_table, standing
+from rrg.view.measure import Measure, standing
+from rrg.view.scores import score_table
 from rrg.view.verdict import verdict
 
 
@@ -26,6 +27,12 @@ from rrg.view.verdict import verdict
         ({"metrics": {"findings_micro_f1": measure(0.4)}}, "unknown", "no control was scored"),
         ({"metrics": {"findings_micro_f1": {"value": 0.4}}}, "unknown", "without an interval"),
         ({"metrics": {"findings_micro_f1": {"value": None, "missing": "no labels"}}}, "unknown", "missing (no labels)"),
+        ({**score_record(0.0), "observations": {}}, "bad", "not one finding that the model states is right"),
+        (
+            {**score_record(0.0), "observations": {"Edema": {"support": 0}}},
+            "unknown",
+            "No reference of this split states a finding",
+        ),
         ({}, "unknown", "missing (not computed)"),
         (None, "unknown", "Not scored yet"),
     ],
@@ -51,7 +58,8 @@ def test_lower_is_better_turns_the_comparison():
 def test_table_puts_findings_first_then_distinct_reports():
     table = score_table(score_record())
     assert [name for name, _ in table.rows] == ["Findings F1, micro", "Distinct reports", "BLEU-4", "METEOR"]
-    assert [name for name, _ in table.others] == ["Findings micro recall"]
+    assert [name for name, _ in table.others] == ["Findings micro recall", "Share of the most frequent report"]
+    assert [cell.value for cell in table.others[1][1]] == ["25.0%", "–", "–", "–", "–"]
     assert [name for name, _ in table.controls] == ["Shuffled reports", "Constant report", "Constant findings", "Random report"]
     assert table.missing == (("METEOR", "no Java runtime here"),)
     bleu = dict(table.rows)["BLEU-4"]
