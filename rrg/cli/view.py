@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--split", default="test", help="whose reports and scores to show: train, val or test (default: test)")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--studies", type=int, metavar="N", help="studies in the gallery, balanced over findings (default: 60)")
-    size.add_argument("--all", action="store_true", help="every study in the gallery; each adds about 30 kB to the page")
+    size.add_argument("--all", action="store_true", help="every study in the gallery; each adds about 20 kB to the page")
     parser.set_defaults(run=view)
 
 
