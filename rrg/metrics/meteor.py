@@ -26,11 +26,18 @@ _LENGTHS, _FUNCTION_WORDS, _MATCHES, _CHUNKS, _MATCHED = slice(0, 2), slice(2, 4
 
 def meteor(hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
     """METEOR of N pairs of cleaned texts. Raises MetricUnavailable, with the reason, where the program cannot run."""
-    counts = alignment_counts([_line(*pair) for pair in zip(hypotheses, references, strict=True)])
+    return meteor_sets([(hypotheses, references)])[0]
+
+
+def meteor_sets(sets: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[Statistics]:
+    """METEOR of several sets of pairs (hypotheses, references) by one run of the program, which takes long to start."""
+    lines = [[_line(*pair) for pair in zip(*texts, strict=True)] for texts in sets]
+    counts = alignment_counts([line for part in lines for line in part])
     perfect = (counts[:, _CHUNKS] == 1) & (counts[:, _MATCHED] == counts[:, _LENGTHS]).all(axis=1)
     # A pair of equal texts is not fragmented: the program adds no chunk for it to the corpus.
     counts[perfect, _CHUNKS] = 0
-    return Statistics(("meteor",), counts, corpus_meteor)
+    ends = np.cumsum([len(part) for part in lines])[:-1]
+    return [Statistics(("meteor",), part, corpus_meteor) for part in np.split(counts, ends)]
 
 
 def corpus_meteor(sums: FloatArray) -> FloatArray:

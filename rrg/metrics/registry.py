@@ -1,7 +1,7 @@
 """Every metric by name: what it says, its range, and the family of statistics that gives it.
 
-A family is a function from a set of report pairs to `Statistics`; it raises MetricUnavailable with a reason where it cannot.
-To add a metric, add a family here; intervals, controls and the command line follow.
+A family is a function from sets of report pairs to the `Statistics` of each; it raises MetricUnavailable with a reason where
+it cannot. To add a metric, add a family here; intervals, controls and the command line follow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rrg.metrics import observations
 from rrg.metrics.bleu import bleu
 from rrg.metrics.cider import cider
-from rrg.metrics.meteor import meteor
+from rrg.metrics.meteor import meteor_sets
 from rrg.metrics.ngrams import PairTables, count_pairs
 from rrg.metrics.observations import Labels, Uncertain
 from rrg.metrics.rouge import rouge_l
@@ -53,12 +53,12 @@ class Metric:
     higher_is_better: bool = True
 
 
-FAMILIES: dict[str, Callable[[ReportPairs], Statistics]] = {
-    "observations": lambda pairs: observations.observation_scores(*pairs.positives),
-    "bleu": lambda pairs: bleu(pairs.tables),
-    "rouge_l": lambda pairs: rouge_l(pairs.hypotheses, pairs.references),
-    "cider": lambda pairs: cider(pairs.tables),
-    "meteor": lambda pairs: meteor(pairs.hypotheses, pairs.references),
+FAMILIES: dict[str, Callable[[Sequence[ReportPairs]], list[Statistics]]] = {
+    "observations": lambda sets: [observations.observation_scores(*pairs.positives) for pairs in sets],
+    "bleu": lambda sets: [bleu(pairs.tables) for pairs in sets],
+    "rouge_l": lambda sets: [rouge_l(pairs.hypotheses, pairs.references) for pairs in sets],
+    "cider": lambda sets: [cider(pairs.tables) for pairs in sets],
+    "meteor": lambda sets: meteor_sets([(pairs.hypotheses, pairs.references) for pairs in sets]),
 }
 
 _GROUPS = {

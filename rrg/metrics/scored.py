@@ -1,8 +1,8 @@
-"""The values of one set of reports (a model's or a control's), with intervals."""
+"""The values of sets of reports (a model's, its controls'), with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,19 +31,36 @@ class Value:
         return {"value": self.value, "interval": interval, "count": self.count, "higher_is_better": self.higher_is_better}
 
 
-def score_sets(sets: Sequence[ReportPairs], metrics: Sequence[str], *, bootstrap: int = 0, seed: int = 0) -> dict[str, Value]:
-    """Value per metric name in the order of `metrics`, averaged over the sets (one for a model, several for permutations).
-
-    Intervals resample studies; every set is resampled with the same draws.
+def score_groups(
+    groups: Mapping[str, Sequence[ReportPairs]], metrics: Sequence[str], *, bootstrap: int = 0, seed: int = 0
+) -> dict[str, dict[str, Value]]:
+    """Group → metric name → value. A group is what gets one value per metric: the mean over its sets of pairs (one set for a
+    model, several for permutations). Intervals resample studies; all sets of all groups are resampled with the same draws.
     """
+    sets = [pairs for group in groups.values() for pairs in group]
     found: list[list[Statistics]] = []
     missing: dict[str, str] = {}
     for family in families_of(metrics):
         try:
-            found.append([FAMILIES[family](pairs) for pairs in sets])
+            found.append(FAMILIES[family](sets))
         except MetricUnavailable as reason:
             missing |= {name: str(reason) for name in metrics if METRICS[name].family == family}
-    count = len(sets[0].references)
+    result, first = {}, 0
+    for name, group in groups.items():
+        own = [family[first : first + len(group)] for family in found]
+        first += len(group)
+        result[name] = _values(own, missing, metrics, len(group[0].references), bootstrap, seed)
+    return result
+
+
+def _values(
+    found: Sequence[Sequence[Statistics]],
+    missing: Mapping[str, str],
+    metrics: Sequence[str],
+    count: int,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Value]:
     values = {name: float(np.mean([member.values()[name] for member in family])) for family in found for name in family[0].names}
     ranges = intervals(found, resamples=bootstrap, seed=seed)
     return {

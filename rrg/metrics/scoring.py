@@ -16,11 +16,13 @@ from rrg.metrics.intervals import LEVEL
 from rrg.metrics.observations import Uncertain, per_observation
 from rrg.metrics.registry import METRICS
 from rrg.metrics.reports import Cut, Reading, Report, pair
-from rrg.metrics.scored import Value, score_sets
+from rrg.metrics.scored import Value, score_groups
 from rrg.observations.labels import VERSION as LABELLER
 
 # What `point_scores` computes: all but METEOR, whose program takes ten seconds to start.
 METRIC_NAMES = tuple(name for name in METRICS if name != "meteor")
+
+_MODEL = "model"  # the name of the group that is no control
 
 Diversity = dict[str, float | int | None]
 
@@ -82,7 +84,7 @@ def point_scores(rows: Sequence[Mapping[str, Any]], protocol: Protocol, cut: Cut
     reading, _ = _checked(rows, protocol, cut)
     references = [reading.reference(row["reference"]) for row in rows]
     pairs = pair([reading.generated(row["generated"]) for row in rows], references)
-    values = score_sets([pairs], METRIC_NAMES)
+    values = score_groups({_MODEL: [pairs]}, METRIC_NAMES)[_MODEL]
     return {name: float(value.value) for name, value in values.items() if value.value is not None}
 
 
@@ -122,24 +124,22 @@ def score_predictions(
     )
     train_texts = None if train_reports is None else [reading.reference_text(text) for text in train_reports if text.strip()]
 
-    def scored(repetitions: Sequence[Sequence[Report]]) -> tuple[dict[str, Value], Diversity]:
-        if not repetitions:
-            return {}, {}
-        sets = [pair(reports, references, uncertain) for reports in repetitions]
-        first = repetitions[0]
-        varied = diversity([report.text for report in first], [report.labels for report in first], train_texts)
-        return score_sets(sets, names, bootstrap=bootstrap, seed=seed), varied
-
-    values, varied = scored([generated])
+    lists = {_MODEL: (generated,), **{name: control.repetitions for name, control in controls.items() if control.repetitions}}
+    groups = {name: [pair(reports, references, uncertain) for reports in repetitions] for name, repetitions in lists.items()}
+    values = score_groups(groups, names, bootstrap=bootstrap, seed=seed)
+    varied = {
+        name: diversity([report.text for report in first], [report.labels for report in first], train_texts)
+        for name, (first, *_) in lists.items()
+    }
     return Scores(
         protocol=protocol,
         count=len(rows),
-        metrics=values,
+        metrics=values[_MODEL],
         controls={
-            name: ControlScores(control.description, *scored(control.repetitions), control.missing)
+            name: ControlScores(control.description, values.get(name, {}), varied.get(name, {}), control.missing)
             for name, control in controls.items()
         },
-        diversity=varied,
+        diversity=varied[_MODEL],
         observations=per_observation(*pair(generated, references, uncertain).positives),
         empty={"generated": _empty(generated), "reference": _empty(references)},
         settings={

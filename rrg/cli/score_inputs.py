@@ -1,0 +1,125 @@
+"""What `rrg score` needs beside the predictions: the run's settings, the reports of the shards, a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rrg.data.protocols import Protocol, section_text
+from rrg.errors import UserError
+from rrg.metrics.reports import Cut, token_cut
+
+NO_SHARDS = "none"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The run that a predictions file lies in: its folder and its resolved configuration."""
+
+    root: Path
+    config: Mapping[str, Any]
+
+    def get(self, path: str) -> Any:
+        """The value at a dotted path, None where there is none."""
+        value: Any = self.config
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+
+@dataclass(frozen=True)
+class SplitReports:
+    """Raw texts of one split's section. `damaged` studies could not be read."""
+
+    texts: list[str]
+    damaged: int
+
+
+def run_of(predictions: Path) -> RunSettings | None:
+    """The run whose `predictions` folder holds the file, or None. Raises UserError where its configuration is damaged."""
+    root = predictions.absolute().parent.parent
+    path = root / "config.yaml"
+    if predictions.absolute().parent.name != "predictions" or not path.is_file():
+        return None
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: not readable as YAML; give --protocol and --shards for a file moved out of the run")
+    return RunSettings(root, {str(key): value for key, value in config.items()})
+
+
+def split_ids(shards: str, split: str) -> list[str]:
+    """Study ids of a split. Raises UserError where the shards or the split are not there."""
+    from rrg.shards.reader import ShardSet
+
+    return list(ShardSet(shards, split).ids)
+
+
+def split_reports(shards: str, split: str, section: str) -> SplitReports | None:
+    """The reports of a split, None where the shards have no such split."""
+    from rrg.cli.progress import Meter
+    from rrg.shards.manifest import list_folder, read_manifest
+    from rrg.shards.reader import DamagedSample, ShardSet
+    from rrg.shards.storage import open_storage
+
+    storage = open_storage(shards)
+    if split not in read_manifest(storage, list_folder(storage)).splits:
+        return None
+    reader = ShardSet(shards, split)
+    texts, damaged = [], 0
+    with Meter(f"reading {split} reports", "studies") as progress:
+        for index in range(len(reader)):
+            try:
+                texts.append(section_text(reader.study(index).sections, section))
+            except DamagedSample:
+                damaged += 1
+            progress(index + 1, len(reader))
+    return SplitReports(texts, damaged)
+
+
+def reference_cut(protocol: Protocol, tokenizer: str | None, run: RunSettings | None) -> Cut | None:
+    """The cut of a protocol with `truncate_tokens`, with the tokenizer named or the run's own; None for other protocols.
+
+    Raises:
+        UserError: no tokenizer is named, or it cannot be loaded.
+    """
+    if protocol.truncate_tokens is None:
+        return None
+    name = tokenizer or (_tokenizer_of(run) if run else "")
+    if not name:
+        raise UserError(
+            f"protocol {protocol.name!r} cuts references after {protocol.truncate_tokens} tokens of the language model: "
+            "name its tokenizer with --tokenizer NAME-OR-FOLDER"
+        )
+    from rrg.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    from rrg.language.embedded import resolve_language
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(resolve_language(name))
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"tokenizer {name!r} cannot be loaded ({reason}); name one with --tokenizer") from None
+    return token_cut(loaded, protocol.truncate_tokens)
+
+
+def _tokenizer_of(run: RunSettings) -> str:
+    """Folder or name of the language model's tokenizer; a stage's run lies inside the run that it belongs to."""
+    owners = [run.root, run.root.parent.parent]
+    name = str(run.get("language.name") or "")
+    if name.startswith("stage:"):
+        folders = [owner / "stages" / name.removeprefix("stage:") / "language" for owner in owners]
+    else:
+        folders = [owner / "tokenizer" for owner in owners] if run.get("language.kind") == "small_llama" else []
+    return next((str(folder) for folder in folders if folder.is_dir()), "" if folders else name)
