@@ -1,0 +1,41 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both set themselves up in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+.PHONY: help setup demo demo-small test quick lint types clean
+
+help:
+	@echo "make demo    set up, then the main job for real: films -> shards -> training -> reports -> scores -> a page"
+	@echo "make test    set up, then all tests"
+	@echo "make quick   the tests that need no second process, browser or pretrained weights"
+	@echo "make lint    ruff, types, shellcheck"
+	@echo "make clean   remove what make made (not your runs)"
+
+setup: $(STAMP)
+
+$(STAMP): setup.py constraints.txt tools/setup.sh
+	PYTHON=$(PYTHON) tools/setup.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" tools/demo.sh
+
+demo-small: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" RRG_DEMO=small tools/demo.sh
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -q -m "not multiprocess and not slow and not embedded and not browser"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck tools/*.sh .ci/run
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,88 @@
+"""Real processes for tests: a training run in a process of its own that can be killed, and launches of several processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# One server imports the heavy modules once; every run is a fork of it, in a process that SIGKILL can end.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["rrg.train.loop", "rrg.train.inference", "transformers.models.llama.modeling_llama", "peft"])
+
+
+def _run(arguments: list[str], log: str) -> None:
+    os.setpgid(0, 0)  # its loader workers die with it when the group is killed
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from rrg.cli import main
+
+    code = main(arguments)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+class Command:
+    """`rrg …` in a process of its own; output goes to `log`."""
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        self.log = log
+        self.process = _CONTEXT.Process(target=_run, args=(arguments, str(log)))
+        self.process.start()
+
+    def wait(self, seconds: float = 240) -> int:
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"still running after {seconds} s:\n{self.text()}"
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        """SIGKILL to the process and its children: nothing is tidied up."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            self.process.kill()
+        self.process.join()
+
+    def text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+def run(arguments: list[str], log: Path, expect: int = 0) -> str:
+    """Run to the end; the output. Fails the test where the exit code is another."""
+    command = Command([str(a) for a in arguments], log)
+    code = command.wait()
+    assert code == expect, command.text()
+    return command.text()
+
+
+def events(run_directory: Path, kind: str = "step") -> dict[int, dict]:
+    """Events of a kind by step; the last line of a step counts."""
+    path = run_directory / "events.jsonl"
+    if not path.exists():
+        return {}
+    found = {}
+    for line in path.read_text().split("\n")[:-1]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the torn line of a killed run
+        if record["event"] == kind:
+            found[record["step"]] = record
+    return found
+
+
+def launch(command: list[str], *, timeout: float = 240, expect: int = 0, **environment: str) -> subprocess.CompletedProcess:
+    """A launcher (torchrun, accelerate) with several processes over gloo on this machine."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT), **environment}
+    result = subprocess.run(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False
+    )
+    assert (result.returncode == 0) == (expect == 0), result.stdout[-6000:]
+    return result
