@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from rrg.data.study import OBSERVATIONS
 from rrg.shards.manifest import FORMAT
 
 SECTIONS = ("findings", "impression", "indication", "comparison")
 BLOCK = 512  # a tar's unit: a member's header is the one block before its data
 
+UNSAID = 2  # in a column of labels: the observation is not mentioned
+
+_FIELDS = {"id", "patient", "views", "members", "words", "labels"}
+_SECTIONS = set(SECTIONS)
+_WORDS = itemgetter(*SECTIONS)
+_COLUMN = {name: column for column, name in enumerate(OBSERVATIONS)}
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,127}\Z")
 
 
@@ -105,37 +116,86 @@ def parse_index(data: bytes) -> tuple[IndexHeader, list[IndexLine]]:
     Raises ValueError naming the line if it is cut short, if a member has a name other than `<id>.json` or `<id>.<view>.jpg`
     (so no '/', no '..'), if members overlap, or if one lies outside the tar.
     """
+    header, records, _ = _checked_records(data)
+    for record in records:
+        record["members"] = {suffix: Member(*place) for suffix, place in record["members"].items()}
+    return header, [IndexLine(**record) for record in records]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """An index as columns, for N studies with M members in all.
+
+    `members` int32 [N] counts each study's members; `places` int64 [M, 3] holds their offset, size and CRC-32; `words` int32
+    [N, 4] by section; `labels` int8 [N, 14] by observation, `UNSAID` where one is not mentioned.
+    """
+
+    ids: list[str]
+    patients: list[str]
+    members: np.ndarray
+    places: np.ndarray
+    words: np.ndarray
+    labels: np.ndarray
+
+
+def parse_columns(data: bytes) -> tuple[IndexHeader, Columns]:
+    """As `parse_index`, without an object per study: an index of 270,000 studies is opened by every process that reads."""
+    header, records, places = _checked_records(data)
+    labels = np.full((len(records), len(OBSERVATIONS)), UNSAID, dtype=np.int8)
+    for row, record in enumerate(records):
+        for name, value in record["labels"].items():
+            labels[row, _COLUMN[name]] = value
+    words = chain.from_iterable(_WORDS(record["words"]) for record in records)
+    return header, Columns(
+        ids=[record["id"] for record in records],
+        patients=[record["patient"] for record in records],
+        members=np.fromiter((record["views"] + 1 for record in records), np.int32, len(records)),
+        places=places,
+        words=np.fromiter(words, np.int32, len(records) * len(SECTIONS)).reshape(-1, len(SECTIONS)),
+        labels=labels,
+    )
+
+
+def _checked_records(data: bytes) -> tuple[IndexHeader, list[dict[str, Any]], np.ndarray]:
+    """Header, one record per study, and the places of all members, int64 [M, 3]."""
     header = parse_header(data)
-    texts = data.split(b"\n")
+    texts = data.decode().split("\n")
     if texts.pop():
         raise ValueError("its last line is cut short")
     if len(texts) != header.studies + 1:
         raise ValueError(f"{len(texts) - 1} lines of studies, its header says {header.studies}")
-    lines, end = [], 0
+    records = []
     for number, text in enumerate(texts[1:], start=2):
         try:
-            line = _parse_line(text)
-            end = _check_places(line, end, header.bytes)
+            record = json.loads(text)
+            _check_record(record)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"line {number}: {error}") from None
-        lines.append(line)
-    return header, lines
+        records.append(record)
+    return header, records, _checked_places(records, header.bytes)
 
 
-def _parse_line(text: bytes) -> IndexLine:
-    record = json.loads(text)
+def _check_record(record: dict[str, Any]) -> None:
+    if record.keys() != _FIELDS:
+        raise ValueError(f"its fields are not {', '.join(sorted(_FIELDS))}")
     if not _KEY.match(record["id"]):
         raise ValueError(f"{record['id']!r} cannot name a member")
     if tuple(record["members"]) != suffixes(record["views"]):
         raise ValueError(f"members of study {record['id']} are not its json and one jpg per view")
-    record["members"] = {suffix: Member(*place) for suffix, place in record["members"].items()}
-    return IndexLine(**record)
+    if any(len(place) != 3 for place in record["members"].values()):
+        raise ValueError(f"a member of study {record['id']} is not offset, size, CRC-32")
+    if record["words"].keys() != _SECTIONS or not record["labels"].keys() <= _COLUMN.keys():
+        raise ValueError(f"unknown sections or observations in study {record['id']}")
 
 
-def _check_places(line: IndexLine, end: int, total: int) -> int:
-    """End of the study's last member, having checked that members follow one another inside the tar."""
-    for offset, size, _ in line.members.values():
-        if offset % BLOCK or offset < end + BLOCK or size <= 0 or offset + size > total:
-            raise ValueError(f"a member of study {line.id} lies outside its place")
-        end = offset + size
-    return end
+def _checked_places(records: Sequence[dict[str, Any]], total: int) -> np.ndarray:
+    """int64 [M, 3]. Members must follow one another inside the tar, each on a block of its own after its header."""
+    numbers = chain.from_iterable(chain.from_iterable(record["members"].values() for record in records))
+    places = np.fromiter(numbers, np.int64).reshape(-1, 3)
+    starts, sizes = places[:, 0], places[:, 1]
+    ends = starts + sizes
+    wrong = (starts % BLOCK != 0) | (sizes <= 0) | (ends > total) | (starts - BLOCK < np.concatenate(([0], ends[:-1])))
+    if wrong.any():
+        study = np.repeat(np.arange(len(records)), [len(record["members"]) for record in records])[wrong.argmax()]
+        raise ValueError(f"line {study + 2}: a member of study {records[study]['id']} lies outside its place")
+    return places

@@ -157,12 +157,11 @@ def check_films_exist(studies: Sequence[SourceStudy]) -> None:
         raise UserError(f"{what}: study {study}, {path}")
 
 
-def claim_folder(folder: Path, plan: Plan) -> None:
-    """Record the plan in `folder`, or find it recorded there.
+def claim_folder(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Record the settings of a plan in `folder`, or find them recorded there.
 
     Raises UserError if the folder holds shards of another plan; the message names the setting that differs.
     """
-    asked = plan.settings()
     path = folder / PLAN
     if path.exists():
         try:

@@ -13,11 +13,9 @@ import numpy as np
 
 from rrg.data.study import OBSERVATIONS, SPLITS, Study
 from rrg.errors import UserError, nearest
-from rrg.shards.index import BLOCK, SECTIONS, IndexLine, Member, parse_index, suffixes
+from rrg.shards.index import BLOCK, SECTIONS, UNSAID, Columns, Member, parse_columns, suffixes
 from rrg.shards.manifest import Manifest, ShardEntry, index_name, list_folder, read_manifest
 from rrg.shards.storage import Storage, open_storage
-
-_UNSAID = 2  # in the table of labels: the observation is not mentioned
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class ShardSet:
         self.shard_sizes: tuple[int, ...] = tuple(shard.studies for shard in self._shards)
         self.ids: list[str] = []
         self.patients: list[str] = []
-        self._fill([line for shard in self._shards for line in self._lines(shard)])
+        self._fill([self._columns(shard) for shard in self._shards])
         self._positions: dict[str, int] | None = None
 
     def __len__(self) -> int:
@@ -79,7 +77,7 @@ class ShardSet:
 
     def labels(self, index: int) -> dict[str, int]:
         """Observation labels of one study; what is not mentioned has no key."""
-        return {name: value for name, value in zip(OBSERVATIONS, self._labels[index].tolist(), strict=True) if value != _UNSAID}
+        return {name: value for name, value in zip(OBSERVATIONS, self._labels[index].tolist(), strict=True) if value != UNSAID}
 
     def index_of(self, study: str) -> int:
         """The index of a study by id. Raises KeyError."""
@@ -145,29 +143,34 @@ class ShardSet:
                     "copy it again or run 'rrg prepare' again"
                 )
 
-    def _lines(self, shard: ShardEntry) -> list[IndexLine]:
+    def _columns(self, shard: ShardEntry) -> Columns:
         name = index_name(shard.name)
         data = self._storage.read(name)
         try:
             if hashlib.sha256(data).hexdigest() != shard.index_sha256:
                 raise ValueError("its hash differs from the manifest's")
-            header, lines = parse_index(data)
+            header, columns = parse_columns(data)
             if (header.shard, header.sha256, header.studies) != (shard.name, shard.sha256, shard.studies):
                 raise ValueError("it belongs to another shard")
         except ValueError as error:
             raise UserError(f"index {self.root}/{name} is damaged ({error}): copy it again or run 'rrg prepare' again") from None
-        return lines
+        return columns
 
-    def _fill(self, lines: Sequence[IndexLine]) -> None:
-        """Turn index lines into columns: a few dozen bytes per study, shared between forked processes."""
-        self.ids = [line.id for line in lines]
+    def _fill(self, shards: Sequence[Columns]) -> None:
+        """Join the shards' columns: about a hundred bytes per study, shared between forked processes."""
         known: dict[str, str] = {}
-        self.patients = [known.setdefault(line.patient, line.patient) for line in lines]
-        self._edges = np.concatenate(([0], np.cumsum(self.shard_sizes, dtype=np.int64)))
-        self._firsts = np.concatenate(([0], np.cumsum([len(line.members) for line in lines], dtype=np.int64)))
-        self._places = np.array([place for line in lines for place in line.members.values()], dtype=np.int64).reshape(-1, 3)
-        self._words = np.array([[line.words[name] for name in SECTIONS] for line in lines], dtype=np.int32)
-        self._labels = np.array([[line.labels.get(name, _UNSAID) for name in OBSERVATIONS] for line in lines], dtype=np.int8)
+        self.ids = [name for shard in shards for name in shard.ids]
+        self.patients = [known.setdefault(name, name) for shard in shards for name in shard.patients]
+        self._edges = _edges(np.asarray(self.shard_sizes))
+        self._firsts = _edges(np.concatenate([shard.members for shard in shards]))
+        self._places = np.concatenate([shard.places for shard in shards])
+        self._words = np.concatenate([shard.words for shard in shards])
+        self._labels = np.concatenate([shard.labels for shard in shards])
+
+
+def _edges(sizes: np.ndarray) -> np.ndarray:
+    """int64 [n + 1]: where each of n runs begins, and the end."""
+    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
 
 
 def _shards_of(manifest: Manifest, split: str, root: str) -> tuple[ShardEntry, ...]:

@@ -66,13 +66,14 @@ def build_shards(
     plan = Plan(source, parser_version, policy, studies_per_shard, by_split(studies))
     check_films_exist(studies)
     with _writable(out), _sole_writer(out):
-        claim_folder(out, plan)
+        settings = plan.settings()
+        claim_folder(out, settings)
         remove_leftovers(out)
         shards = _pack_all(plan, out, workers, max_damaged, progress)
         damaged = [damage for shard in shards for damage in shard.damaged]
         listed = [*excluded, *(Excluded(damage.study, damage.reason) for damage in damaged)]
         manifest = Manifest(
-            source=plan.settings()["source"],
+            source=settings["source"],
             parser_version=parser_version,
             image_policy=policy,
             studies_per_shard=studies_per_shard,
