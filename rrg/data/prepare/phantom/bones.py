@@ -27,7 +27,7 @@ def _ribs(canvas: Canvas, patient: Patient, fracture: Finding | None) -> Plane:
     back, front = [], []
     for side in SIDES:
         for number in RIBS:
-            if not (_breaks(fracture, "rib", side) and fracture is not None and number == int(fracture.measure)):
+            if number not in broken_ribs(fracture, side):
                 back.append(posterior_rib(patient, number, side))
             if number <= 6:
                 front.append(anterior_rib(patient, number, side))
@@ -55,17 +55,28 @@ def _breaks(fracture: Finding | None, kind: str, side: str) -> bool:
     return fracture is not None and fracture.kind == kind and fracture.side == side
 
 
+def broken_ribs(fracture: Finding | None, side: str) -> range:
+    """The numbers of the ribs that are broken on one side: three neighbours around `measure`."""
+    if not _breaks(fracture, "rib", side) or fracture is None:
+        return range(0)
+    return range(int(fracture.measure) - 1, int(fracture.measure) + 2)
+
+
 def _fragments(canvas: Canvas, patient: Patient, fracture: Finding) -> Plane:
-    """The two ends of a broken bone, stepped and tilted against each other, with bright broken edges."""
+    """The two ends of each broken bone, stepped and tilted against each other, with bright broken edges."""
     if fracture.kind == "clavicle":
-        line, width, at, step = clavicle(patient, fracture.side), 0.066, 0.52, 0.11
+        lines, width, at, step = [clavicle(patient, fracture.side)], 0.066, 0.56, 0.13
     else:
-        line, width, at, step = posterior_rib(patient, int(fracture.measure), fracture.side), 0.066, 0.56, 0.13
-    cut = round(at * len(line))
-    inner, outer = line[:cut], _swung(line[cut - 1 :], sign(fracture.side) * 0.45) + (-sign(fracture.side) * 0.03, step)
-    ends = [ellipse(float(x), float(y), 0.046, 0.052) for x, y in (inner[-1], outer[0])]
-    bones = canvas.fill(ribbon(inner, width), ribbon(outer, width), soft=0.003)
-    return 0.34 * bones + 0.34 * canvas.fill(*ends, soft=0.004)
+        numbers = broken_ribs(fracture, fracture.side)
+        lines, width, at, step = [posterior_rib(patient, n, fracture.side) for n in numbers], 0.058, 0.60, 0.065
+    bones, ends = [], []
+    for line in lines:
+        cut = round(at * len(line))
+        tilt, shift = sign(fracture.side) * 0.32, (-sign(fracture.side) * 0.03, step)
+        inner, outer = line[:cut], _swung(line[cut - 1 :], tilt) + shift
+        bones += [ribbon(inner, width), ribbon(outer, width)]
+        ends += [ellipse(float(x), float(y), 0.6 * width, 0.6 * width) for x, y in (inner[-1], outer[0])]
+    return 0.30 * canvas.fill(*bones, soft=0.003) + 0.34 * canvas.fill(*ends, soft=0.004)
 
 
 def _swung(line: Outline, angle: float) -> Outline:

@@ -143,7 +143,7 @@ def _raster(shapes: Sequence[Outline], values: Sequence[int], sigma: float, box:
     for shape, value in zip(shapes, values, strict=True):
         pen.polygon((2 * ((shape - (left, top)) / cell + pad) - 0.5).ravel().tolist(), fill=value)
     image = image.reduce(2)
-    if sigma > 0.6:
+    if sigma > 1:
         image = image.filter(ImageFilter.GaussianBlur(sigma / cell))
     if image.size != (right - left, bottom - top):
         grown = (pad, pad, pad + wide, pad + high)

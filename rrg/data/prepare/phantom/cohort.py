@@ -117,10 +117,17 @@ def _claim(out: Path, parameters: dict[str, int]) -> None:
         raise UserError(f"{out}: is a file; name a folder for the cohort")
     if mark.is_file():
         _compare(mark, parameters)
-    elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+    elif out.is_dir() and _holds_something(out):
         raise UserError(f"{out}: holds other files and no {PARAMETERS}; name an empty or a new folder")
     else:
         write_whole(mark, json.dumps(parameters, sort_keys=True).encode() + b"\n")
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        return any(not entry.name.startswith(".") for entry in folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); name a folder of your own") from None
 
 
 def _compare(mark: Path, parameters: dict[str, int]) -> None:

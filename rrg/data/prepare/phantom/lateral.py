@@ -8,7 +8,7 @@ import numpy as np
 
 from rrg.data.prepare.phantom import devices
 from rrg.data.prepare.phantom.canvas import Canvas, Outline, Plane, curve, ribbon
-from rrg.data.prepare.phantom.shadows import EDEMA, LESION_SCALE, UNITS_PER_CM
+from rrg.data.prepare.phantom.shadows import EDEMA, lesion_radius
 from rrg.data.prepare.phantom.truth import Finding, Patient, StudyTruth, generator
 from rrg.data.prepare.phantom.vessels import tree
 
@@ -143,7 +143,7 @@ def _effusion(canvas: Canvas, finding: Finding, patient: Patient) -> Plane:
 
 
 def _ball(canvas: Canvas, finding: Finding, patient: Patient) -> Plane:
-    radius = finding.measure * UNITS_PER_CM / 2 * LESION_SCALE
+    radius = lesion_radius(finding)
     return 0.45 * canvas.blob(*_spot(finding, patient), radius, radius, edge=4)
 
 

@@ -15,7 +15,7 @@ LOBES = {
     ("left", "mid"): "lingula",
     ("left", "lower"): "left lower lobe",
 }
-RIBS = {5: "fifth", 8: "eighth"}  # far enough apart to be told without counting
+RIBS = {5: "fourth through sixth", 8: "seventh through ninth"}  # far enough apart to be told without counting
 
 PRESENT = {
     "Cardiomegaly": ("There is {grade} cardiomegaly.", "{Grade} cardiomegaly is present.", "{Grade} enlargement of the heart."),
@@ -79,6 +79,11 @@ BILATERAL_EFFUSION = (
     "There are {grade} bilateral pleural effusions.",
     "{Grade} bilateral pleural effusions are present.",
     "{Grade} bilateral pleural effusions.",
+)
+RIB_FRACTURES = (
+    "There are displaced fractures of the {bone}s.",
+    "Displaced fractures of the {bone}s are seen.",
+    "Displaced {bone} fractures.",
 )
 POSSIBLE = {
     "Consolidation": ("Possible consolidation in the {place}.", "There may be consolidation in the {place}."),

@@ -60,8 +60,8 @@ def _impression(truth: StudyTruth, prior: StudyTruth | None, rng: np.random.Gene
 
 def _summary(finding: Finding, prior: StudyTruth | None) -> str:
     words = phrases.SUMMARY[finding.name].format(**slots(finding))
-    if finding.side == "both" and finding.name == "Pleural Effusion":
-        words += "s"
+    if finding.kind == "rib" or (finding.side == "both" and finding.name == "Pleural Effusion"):
+        words += "s"  # several of them
     words = words if finding.certain else f"possible {words}"
     tail = f", {phrases.CHANGES[change(finding, prior.findings)]}" if prior is not None else ""
     return f"{words[0].upper()}{words[1:]}{tail}."

@@ -12,7 +12,6 @@ from rrg.data.prepare.phantom.thorax import dome, mirrored, sign
 from rrg.data.prepare.phantom.truth import Finding, Patient, generator
 
 UNITS_PER_CM = 0.05
-LESION_SCALE = 1.3  # drawn larger than life, to be told on films of a hundred pixels
 EDEMA = {"mild": 0.62, "moderate": 0.82, "severe": 1.0}
 
 
@@ -91,14 +90,19 @@ def bronchograms(patient: Patient, finding: Finding) -> list[Outline]:
 def consolidation(canvas: Canvas, patient: Patient, finding: Finding) -> Plane:
     """A dense lobe with air bronchograms."""
     dense = canvas.fill(lobe(patient, finding.side, finding.zone), soft=0.018)
-    return 0.48 * dense * (1 - 0.75 * canvas.fill(*bronchograms(patient, finding), soft=0.004))
+    return 0.45 * dense * (1 - 0.75 * canvas.fill(*bronchograms(patient, finding), soft=0.004))
+
+
+def lesion_radius(finding: Finding) -> float:
+    """In units. The smaller, the more it is drawn larger than life, to be told on films of a hundred pixels."""
+    return 0.035 + finding.measure * UNITS_PER_CM / 2
 
 
 def lesion(canvas: Canvas, patient: Patient, finding: Finding) -> Plane:
     """A round nodule or mass with a firm border."""
     rng = generator(finding.seed)
     x, y = centre(patient, finding.side, finding.zone)
-    radius = finding.measure * UNITS_PER_CM / 2 * LESION_SCALE
+    radius = lesion_radius(finding)
     x, y = x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03)
     return 0.74 * canvas.blob(x, y, radius, radius * rng.uniform(0.92, 1.05), edge=4.0)
 

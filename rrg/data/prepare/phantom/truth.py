@@ -24,8 +24,8 @@ class Finding:
 
     `side` right, left or both (the patient's); `zone` upper, mid or lower; `grade` mild < moderate < severe or
     small < moderate < large; `kind` a sub-type (nodule, mass; rib, clavicle; smooth, calcified); `measure` the cardiothoracic
-    ratio, the half-width of the mediastinum in units, the diameter in centimetres or the number of the rib; `certain` False
-    for what is drawn faintly and worded as possible; `seed` fixes the shape, so that a lasting finding keeps its shape.
+    ratio, the half-width of the mediastinum in units, the diameter in centimetres or the middle one of three broken ribs;
+    `certain` False for what is drawn faintly and worded as possible; `seed` fixes the shape, so that a lasting finding keeps it.
     """
 
     name: str

@@ -53,8 +53,10 @@ def slots(finding: Finding) -> dict[str, str]:
     if finding.name == "Atelectasis":
         zone = "lung bases" if finding.side == "both" else f"{finding.side} lung base"
     kind = {"smooth": "", "calcified": "calcified "}.get(finding.kind, finding.kind)
-    rib = f"{finding.side} {phrases.RIBS[int(finding.measure)]} rib" if finding.kind == "rib" else f"{finding.side} clavicle"
-    words = {"side": side, "place": zone, "grade": finding.grade, "kind": kind, "size": f"{finding.measure:.0f}", "bone": rib}
+    bone = f"{finding.side} clavicle"
+    if finding.kind == "rib":
+        bone = f"{finding.side} {phrases.RIBS[int(finding.measure)]} rib"
+    words = {"side": side, "place": zone, "grade": finding.grade, "kind": kind, "size": f"{finding.measure:.0f}", "bone": bone}
     return words | {word.capitalize(): value.capitalize() for word, value in words.items()}
 
 
@@ -62,6 +64,8 @@ def _say(finding: Finding, rng: np.random.Generator) -> Sentence:
     templates: Sequence[str] = (phrases.PRESENT if finding.certain else phrases.POSSIBLE)[finding.name]
     if finding.name == "Pleural Effusion" and finding.side == "both":
         templates = phrases.BILATERAL_EFFUSION
+    elif finding.kind == "rib":
+        templates = phrases.RIB_FRACTURES
     return Sentence(pick(rng, templates).format(**slots(finding)), {finding.name: 1 if finding.certain else -1})
 
 
