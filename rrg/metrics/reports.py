@@ -54,8 +54,8 @@ class Reading:
         return Report(raw, self.reference_text(raw), label_report(raw))
 
     def generated(self, raw: str) -> Report:
-        """A report that a model wrote."""
-        return Report(raw, self.protocol.generated(raw), label_report(raw))
+        """A report that a model wrote; a cleaning must not make words (a full stop) of one that has none."""
+        return Report(raw, self.protocol.generated(raw) if raw.strip() else "", label_report(raw))
 
 
 def token_cut(tokenizer: Any, tokens: int) -> Cut:
