@@ -54,7 +54,7 @@ DOUBTED_BEFORE = re.compile(
     r"correlate (?:for|with)|differential|consider|if)\b"
 )
 DOUBTED_AFTER = re.compile(
-    rf"\b(?:{_DOUBT}|(?:is|are|was|were|remains?)\s+(?:\w+ly\s+)?(?:possible|suspected|questioned|questionable|considered|equivocal)|"
+    rf"\b(?:(?:(?:is|are|was|were)\s+)?{_DOUBT}|(?:is|are|was|were|remains?)\s+(?:\w+ly\s+)?(?:possible|suspected|questioned|questionable|considered|equivocal)|"
     r"(?:may|might|could) be (?:present|considered)|(?:should|needs? to|to) be (?:excluded|considered)|"
     r"incompletely evaluated)\b|\?"
 )
@@ -105,14 +105,15 @@ _STATES = (
     (NEGATIVE, r"(?:near )?top normal|high normal|upper normal"),
     (POSITIVE, r"(?:upper|top)(?: \w+)?(?: limits?)?(?: of)?(?: the)? normal|(?:borderline|top|upper) limits?"),
     (NEGATIVE, r"(?:not|non-?|no longer)\s*(?:\w+ly\s+)?(?:enlarged|large|widened|prominent|dilated|increased)"),
-    (NEGATIVE, r"within(?: the)?(?: \w+)? limits?(?: of normal)?|limits of normal|normal\w*|unremarkable|clear"),
+    (NEGATIVE, r"within(?: the)?(?: \w+)? limits?(?: of normal)?|limits of normal|normal\w*|unremarkable"),
     (POSITIVE, r"(?:enlarg|widen|dilat)\w*|large|increased?|prominen\w+|fullness|globular|bulky"),
     (POSITIVE, r"borderline (?:enlarge\w*|in size|large)"),
     (UNCERTAIN, r"borderline|stable|unchanged|similar|obscured|difficult to assess|not well (?:seen|evaluated)"),
 )
 _STATE = re.compile("|".join(rf"(?P<s{place}>\b(?:{words})\b)" for place, (_, words) in enumerate(_STATES)))
 _FILLER = re.compile(
-    r"(?:[\s,]|\b(?:and|the|of|in|size|contours?|configuration|appearance|overall|mild\w*|moderate\w*|marked|right|left|with|for)\b)*$"
+    r"(?:[\s,]|\b(?:heart|cardiac)(?: size| silhouette| contours?)? and\b"
+    r"|\b(?:and|the|of|in|with|for|size|contours?|configuration|appearance|overall|mild\w*|moderate\w*|marked|right|left)\b)*$"
 )
 
 

@@ -14,7 +14,7 @@ CASES = [
     # negation, and how far it reaches
     ("There is a small left pleural effusion.", {"Pleural Effusion": 1}),
     ("No pleural effusion.", {"Pleural Effusion": 0}),
-    ("No evidence of pneumothorax, effusion or consolidation.", dict.fromkeys(("Pneumothorax", "Pleural Effusion", "Consolidation"), 0)),
+    ("No evidence of pneumothorax, edema or consolidation.", {"Pneumothorax": 0, "Edema": 0, "Consolidation": 0}),
     ("The lungs are clear without infiltrate.", {"Lung Opacity": 0}),
     ("Lungs are free of focal airspace disease.", {"Lung Opacity": 0}),
     ("Negative for pneumothorax.", {"Pneumothorax": 0}),
@@ -32,6 +32,7 @@ CASES = [
     ("No focal consolidation however small effusions persist.", {"Consolidation": 0, "Pleural Effusion": 1}),
     # uncertainty
     ("Pneumonia cannot be excluded.", {"Pneumonia": -1}),
+    ("Opacity in which pneumonia is not excluded.", {"Lung Opacity": 1, "Pneumonia": -1}),
     ("Cannot exclude a small effusion.", {"Pleural Effusion": -1}),
     ("Opacity which may represent pneumonia.", {"Lung Opacity": 1, "Pneumonia": -1}),
     ("Possible left effusion.", {"Pleural Effusion": -1}),
@@ -46,6 +47,8 @@ CASES = [
     ("Heart size and mediastinal contours are within normal limits.", {"Cardiomegaly": 0, "Enlarged Cardiomediastinum": 0}),
     ("There is widening of the mediastinum.", {"Enlarged Cardiomediastinum": 1}),
     ("The mediastinum is stable.", {"Enlarged Cardiomediastinum": -1}),
+    ("Stable appearance of the heart and mediastinum.", {"Cardiomegaly": -1, "Enlarged Cardiomediastinum": -1}),
+    ("Enlarged heart, mediastinal contours are normal.", {"Cardiomegaly": 1, "Enlarged Cardiomediastinum": 0}),
     ("Nodule behind the heart.", {"Lung Lesion": 1}),
     # words that only look like a mention
     ("Small pericardial effusion.", {}),
