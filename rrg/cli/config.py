@@ -97,7 +97,9 @@ def run_explain(options: argparse.Namespace) -> int:
     else:
         rows = [row for row in documented(Recipe) if row.key == options.what or row.key.startswith(options.what)]
     if not rows:
-        raise UserError(f"config explain {options.what!r}: no such section; {nearest(options.what, {r.key for r in documented(Recipe)})}")
+        raise UserError(
+            f"config explain {options.what!r}: no such section; {nearest(options.what, {r.key for r in documented(Recipe)})}"
+        )
     table = Table("key", "type", "default", "meaning")
     for row in rows:
         table.add_row(row.key, row.type, str(row.default), row.doc)

@@ -30,7 +30,7 @@ class WordSlot(nn.Module):
         self._std: float | None = facts.get("embedding_std")
 
     def forward(self, tokens: Tensor | None, batch: Batch) -> Prefix:
-        """`tokens` is ignored. Each sample draws its share of words in (0, keep]; slots are drawn from them."""
+        """`tokens` must be None. Each sample draws its share of words in (0, keep]; slots are drawn from them."""
         if tokens is not None:
             raise UserError("connector.kind: 'words' shows the report to the model; use it in stages with vision.kind: none")
         B, L = batch.report_ids.shape

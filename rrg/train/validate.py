@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from rrg.batching.feed import Films, SplitFeed, shares
-from rrg.data.protocols import get_protocol
+from rrg.data.protocols import Protocol, get_protocol
 from rrg.errors import UserError, nearest
 from rrg.generate.engine import autocast, write_reports
 from rrg.generate.worklist import WorkList
+from rrg.metrics.reports import Cut, token_cut
 from rrg.metrics.scoring import METRIC_NAMES, point_scores
 from rrg.recipe import Recipe
 from rrg.system import System
@@ -57,7 +58,9 @@ class Validation:
         if recipe.train.validate_reports:
             rows = self._reports(step)
             protocol = get_protocol(recipe.score.protocol)
-            metrics |= self._team.lead(lambda: _scores(rows, protocol))
+            tokenizer = self._system.model.language.tokenizer
+            cut = token_cut(tokenizer, protocol.truncate_tokens) if protocol.truncate_tokens else None
+            metrics |= self._team.lead(lambda: _scores(rows, protocol, cut))
         if self._team.leads:
             write_json(self._folder / f"step_{step:08d}.json", {"step": step, "studies": len(self._indices), "metrics": metrics})
         self._team.wait()
@@ -96,7 +99,7 @@ class Validation:
         return [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
 
 
-def _scores(rows: Sequence[dict[str, Any]], protocol: Any) -> dict[str, float]:
-    scores = point_scores(rows, protocol)
+def _scores(rows: Sequence[dict[str, Any]], protocol: Protocol, cut: Cut | None) -> dict[str, float]:
+    scores = point_scores(rows, protocol, cut)
     scores["distinct_reports"] = float(len({row["generated"] for row in rows}))
     return scores
