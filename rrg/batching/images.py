@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rrg.errors import UserError, nearest
 
@@ -148,6 +148,8 @@ def _decode_pillow(data: bytes, shorter: int | None = None) -> np.ndarray:
                 raise ValueError(f"pixels of mode {image.mode} are not 8 bits; prepare the film to 8 bits first")
             grey = image.mode in ("1", "L", "LA")
             return np.array(image.convert("L" if grey else "RGB"))
+    except UnidentifiedImageError:  # its own text holds a memory address, and reasons are recorded
+        raise ValueError("not an image of a known format") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a readable image: {error}") from None
 
