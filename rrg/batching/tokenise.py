@@ -65,8 +65,19 @@ class Tokeniser:
     def __call__(self, study: Study) -> Tokens:
         """Ids of the prompt's two pieces and of the report with its end symbol, cut at `max_report_tokens`."""
         before, after = self.prompt_ids(study)
-        report = [*encode(self._tokenizer, self.clean(study)), self._tokenizer.eos_token_id]
+        report = [*self._report_ids(self.clean(study)), self._tokenizer.eos_token_id]
         return Tokens(before, after, report[: self._most], len(report) > self._most)
+
+    def _report_ids(self, text: str) -> list[int]:
+        """Ids of a report. What looks like a special symbol is ordinary text: an end symbol inside would teach to stop there."""
+        if not text:
+            return []
+        tokenizer = self._tokenizer
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        specials = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} - {tokenizer.unk_token_id}
+        unknown = [] if tokenizer.unk_token_id is None else [tokenizer.unk_token_id]
+        # Whole words have no smaller pieces to be written in: they become unknown words.
+        return [piece for i in ids for piece in (unknown if i in specials else [i])]
 
     def blank_prompt(self) -> tuple[list[int], list[int]]:
         """The prompt's two pieces with every field of the study empty."""

@@ -40,6 +40,7 @@ def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any,
             f"language.name: {options.name!r} cannot be loaded ({reason}); write a local folder with config.json and "
             "safetensors weights, a reachable Hugging Face name, or embedded:smollm2-135m"
         ) from None
+    end_symbol(tokenizer)
     return model, tokenizer
 
 
