@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rrg.errors import UserError
 from rrg.language.prompts import Prompt
 from rrg.model import ReportGenerator, build_model
 from rrg.recipe import Recipe
-from rrg.shards.reader import ShardSet
+from rrg.shards.reader import DamagedSample, ShardSet
 from rrg.vision.feature_cache import CacheIdentity, FeatureCache
 
 
@@ -30,6 +31,15 @@ def open_split(recipe: Recipe, split: str) -> ShardSet:
     if not any(shards.words(section).any() for section in words_of(recipe.data.section)):
         raise UserError(f"data.section: no study of {split!r} in {recipe.data.shards} has any text in {recipe.data.section!r}")
     return shards
+
+
+def _texts(shards: ShardSet, recipe: Recipe) -> list[str]:
+    """The cleaned target texts of a split. Studies that cannot be read are left out: training counts them when it meets them."""
+    texts, clean = [], CLEANINGS[recipe.data.cleaning]
+    for index in range(len(shards)):
+        with contextlib.suppress(DamagedSample):
+            texts.append(clean(section_text(shards.study(index).sections, recipe.data.section)))
+    return texts
 
 
 @dataclass
@@ -45,12 +55,8 @@ class System:
     def build(cls, recipe: Recipe, root: Path | None, train: ShardSet | None) -> System:
         """Seeded: equal recipes give equal initial weights. `train` gives the texts that a tokenizer may be made from."""
 
-        def texts() -> list[str]:
-            assert train is not None
-            clean = CLEANINGS[recipe.data.cleaning]
-            return [clean(section_text(train.study(i).sections, recipe.data.section)) for i in range(len(train))]
-
-        context = BuildContext(run=root, train_texts=None if train is None else texts)
+        texts = None if train is None else functools.partial(_texts, train, recipe)
+        context = BuildContext(run=root, train_texts=texts)
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, context)
         tokeniser = Tokeniser(

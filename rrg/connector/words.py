@@ -33,11 +33,13 @@ class WordSlot(nn.Module):
         """`tokens` must be None. Each sample draws its share of words in (0, keep]; slots are drawn from them."""
         if tokens is not None:
             raise UserError("connector.kind: 'words' shows the report to the model; use it in stages with vision.kind: none")
-        B, L = batch.report_ids.shape
-        device = batch.report_ids.device
-        order = torch.rand(B, L, device=device).masked_fill(~batch.report_mask, 2.0).argsort(1)
-        shuffled = batch.report_ids.gather(1, order)
-        words = batch.report_mask.sum(1)
+        empty = int(batch.report_ids.shape[1] == 0)  # a micro-batch of which nothing could be read: one column to point at
+        report_ids, report_mask = (nn.functional.pad(x, (0, empty)) for x in (batch.report_ids, batch.report_mask))
+        B, L = report_ids.shape
+        device = report_ids.device
+        order = torch.rand(B, L, device=device).masked_fill(~report_mask, 2.0).argsort(1)
+        shuffled = report_ids.gather(1, order)
+        words = report_mask.sum(1)
         share = torch.rand(B, device=device) * self.options.keep
         kept = (words * share).ceil().clamp(min=1).long().minimum(words.clamp_min(1))
         place = (torch.rand(B, self.options.slots, device=device) * kept[:, None]).long()
