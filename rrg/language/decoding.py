@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rrg.config.schema import option
@@ -25,14 +26,20 @@ class Decoding:
     def check(self, path: str) -> None:
         if self.num_beams < 1:
             raise UserError(f"{path}.num_beams: {self.num_beams} is below 1; write 1 for greedy search")
-        if self.do_sample and self.temperature <= 0:
+        if self.do_sample and not 0 < self.temperature < math.inf:
             raise UserError(f"{path}.temperature: {self.temperature} with do_sample; write a value above 0, or do_sample=false")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens or self.max_new_tokens < 1:
             raise UserError(
                 f"{path}: min_new_tokens {self.min_new_tokens} and max_new_tokens {self.max_new_tokens}; write 0 <= min <= max"
             )
-        if self.repetition_penalty <= 0:
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"{path}.top_p: {self.top_p}; write a probability above 0, or 1.0 for all tokens")
+        if not 0 < self.repetition_penalty < math.inf:
             raise UserError(f"{path}.repetition_penalty: {self.repetition_penalty}; write 1.0 for none")
+        if not math.isfinite(self.length_penalty):
+            raise UserError(f"{path}.length_penalty: {self.length_penalty}; write a number, 1.0 for the mean log-likelihood")
+        if self.no_repeat_ngram_size < 0:
+            raise UserError(f"{path}.no_repeat_ngram_size: {self.no_repeat_ngram_size}; write 0 for off")
 
     def arguments(self) -> dict[str, object]:
         """Keyword arguments of `generate`. Sampling settings are passed only when sampling: newer libraries refuse the rest."""

@@ -17,7 +17,7 @@ STUDY_FIELDS = ("indication", "comparison")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A checked template."""
+    """A checked template: what stands before the image slot and after it, with fields and doubled braces as written."""
 
     before: str
     after: str
@@ -26,21 +26,25 @@ class Prompt:
     def parse(cls, template: str, where: str = "language.prompt") -> Prompt:
         """Raises UserError for a malformed template, an unknown field, or not exactly one `{image}`."""
         try:
-            names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+            pieces = list(string.Formatter().parse(template))
         except ValueError as error:
             raise UserError(f"{where}: {error}; write literal braces as {{{{ and }}}}") from None
-        for name in names:
-            if name not in ("image", *STUDY_FIELDS):
+        names = [name for _, name, _, _ in pieces]
+        for _, name, form, conversion in pieces:
+            if name not in (None, "image", *STUDY_FIELDS):
                 raise UserError(f"{where}: unknown field {{{name}}}; legal: {{image}}, {{indication}}, {{comparison}}")
+            if form or conversion:
+                raise UserError(f"{where}: field {{{name}}} carries a format; write plain {{{name}}}")
         if names.count("image") != 1:
             raise UserError(f"{where}: {names.count('image')} image slots; write {{image}} exactly once")
-        before, after = template.split("{image}")
-        return cls(before, after)
+        texts = [_written(text, None if name == "image" else name) for text, name, _, _ in pieces]
+        slot = names.index("image") + 1
+        return cls("".join(texts[:slot]), "".join(texts[slot:]))
 
     @property
     def reads_study(self) -> bool:
         """Whether the prompt holds text of the study: if not, what is generated depends on the films alone."""
-        return any(f"{{{name}}}" in self.before + self.after for name in STUDY_FIELDS)
+        return any(name for _, name, _, _ in string.Formatter().parse(self.before + self.after))
 
     def fill(self, study: Study) -> tuple[str, str]:
         """The text before and after the image slot for `study`."""
@@ -51,3 +55,9 @@ class Prompt:
         """The text around the image slot with every field of the study empty."""
         fields = dict.fromkeys(STUDY_FIELDS, "")
         return self.before.format(**fields), self.after.format(**fields)
+
+
+def _written(text: str, field: str | None) -> str:
+    """A literal text and the field after it as they stand in a template."""
+    literal = text.replace("{", "{{").replace("}", "}}")
+    return literal if field is None else f"{literal}{{{field}}}"

@@ -47,7 +47,11 @@ def train_tokenizer(kind: str, texts: Sequence[str], extra: str, *, min_count: i
 
 
 def kept_tokenizer(folder: Path, make: Any) -> Any:
-    """The tokenizer stored in `folder`, made and stored by `make()` first where there is none. Atomic; first writer wins."""
+    """The tokenizer stored in `folder`, made and stored by `make()` first where there is none. Atomic; first writer wins.
+
+    Raises:
+        UserError: what is stored there is damaged.
+    """
     from transformers import PreTrainedTokenizerFast
 
     if not folder.is_dir():
@@ -58,4 +62,7 @@ def kept_tokenizer(folder: Path, make: Any) -> Any:
             temporary.rename(folder)
         except OSError:  # another process was first
             shutil.rmtree(temporary)
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception:  # noqa: BLE001 (the library raises bare Exceptions for a file that is cut short)
+        raise UserError(f"tokenizer {folder}: missing files or damaged; put them back, or set output= to train anew") from None
