@@ -70,7 +70,7 @@ class System:
 
     @functools.cached_property
     def _identity(self) -> CacheIdentity:
-        return CacheIdentity.of(self.model.vision)
+        return CacheIdentity.of(self.model.vision, "bfloat16" if self.recipe.train.precision == "bf16" else "float32")
 
     def _cache_folder(self) -> Path:
         cache = self.recipe.vision.cache
@@ -95,6 +95,7 @@ class System:
 
         folder = self._cache_folder()
         arguments = {"device": device, "rank": rank, "world": world, "identity": self._identity, "progress": progress}
+        arguments["arithmetic"] = self._identity.arithmetic
         build_features(self.model.vision.to(device), shards, folder, **arguments)
 
     def features(self, shards: ShardSet) -> FeatureCache:

@@ -30,7 +30,7 @@ class WordSlot(nn.Module):
         self._std: float | None = facts.get("embedding_std")
 
     def forward(self, tokens: Tensor | None, batch: Batch) -> Prefix:
-        """`tokens` must be None. Each sample draws its share of words in (0, keep]; slots are drawn from them."""
+        """`tokens` must be None. Each sample draws its share of words in (0, keep]; slots without a word hold only noise."""
         if tokens is not None:
             raise UserError("connector.kind: 'words' shows the report to the model; use it in stages with vision.kind: none")
         empty = int(batch.report_ids.shape[1] == 0)  # a micro-batch of which nothing could be read: one column to point at
@@ -39,13 +39,11 @@ class WordSlot(nn.Module):
         device = report_ids.device
         order = torch.rand(B, L, device=device).masked_fill(~report_mask, 2.0).argsort(1)
         shuffled = report_ids.gather(1, order)
-        words = report_mask.sum(1)
-        share = torch.rand(B, device=device) * self.options.keep
-        kept = (words * share).ceil().clamp(min=1).long().minimum(words.clamp_min(1))
-        place = (torch.rand(B, self.options.slots, device=device) * kept[:, None]).long()
-        # The first `kept` slots hold each kept word once; the rest repeat some of them.
-        straight = torch.arange(self.options.slots, device=device).expand(B, -1)
-        place = torch.where(straight < kept[:, None], straight, place).clamp_max(L - 1)
-        embeds = self._embed(shuffled.gather(1, place))
+        words = report_mask.sum(1).clamp_max(self.options.slots)
+        kept = (words * torch.rand(B, device=device) * self.options.keep).ceil().long()
+        # The words stand at random places among the slots, as a finding stands somewhere on a film; the rest says nothing.
+        turn = torch.rand(B, self.options.slots, device=device).argsort(1).argsort(1)
+        embeds = self._embed(shuffled.gather(1, turn.clamp_max(L - 1)))
+        embeds = embeds * (turn < kept[:, None])[:, :, None]
         scale = self._std if self._std is not None else 1.0
         return Prefix(embeds + torch.randn_like(embeds) * scale * self.options.noise)

@@ -27,7 +27,7 @@ class EncoderOptions:
     layer: int = option(-1, "hidden state that is handed on; -1 is the last, after the final norm")
     grid: int | None = option(None, "average-pool the patch tokens to grid x grid; null keeps them all")
     image_size: int | None = option(None, "side of the square input in pixels; null takes the encoder's own")
-    resize: str = option("squash", "squash (aspect ratio lost, as published) | shorter_crop | pad")
+    resize: str | None = option(None, "squash (aspect ratio lost) | shorter_crop | pad; null takes the encoder's own")
     dtype: str = option("float32", "dtype of frozen weights: float32 | bfloat16 | float16")
     architecture: dict[str, Any] = option({}, "name: random: arguments of the transformers configuration")
     cache: str = option(
@@ -38,7 +38,8 @@ class EncoderOptions:
     def check(self, path: str) -> None:
         check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
         check_choice(f"{path}.tokens", self.tokens, ("patches", "all", "global"))
-        check_choice(f"{path}.resize", self.resize, ("squash", "shorter_crop", "pad"))
+        if self.resize is not None:
+            check_choice(f"{path}.resize", self.resize, ("squash", "shorter_crop", "pad"))
         check_choice(f"{path}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         if not self.name:
             raise UserError(f"{path}.name: empty; write a Hugging Face name, a local folder, embedded:dinov2-small, or random")
@@ -50,6 +51,12 @@ class EncoderOptions:
 class SwinOptions(EncoderOptions):
     kind: str = option("swin", "Swin transformer")
     name: str = option("microsoft/swin-base-patch4-window7-224", "Hugging Face name, local folder, or random")
+
+
+@dataclass
+class Swinv2Options(EncoderOptions):
+    kind: str = option("swinv2", "Swin transformer, version 2")
+    name: str = option("microsoft/swinv2-base-patch4-window8-256", "Hugging Face name, local folder, or random")
 
 
 @dataclass
@@ -93,6 +100,7 @@ def _build(options: Any, context: BuildContext) -> VisionEncoder:
         layer=options.layer,
         grid=options.grid,
         image_size=options.image_size,
+        resize=options.resize,
         architecture=options.architecture or None,
         dtype=options.dtype,
         device="meta" if context.meta else None,
@@ -108,6 +116,12 @@ def _build(options: Any, context: BuildContext) -> VisionEncoder:
 @VISION.kind("swin", SwinOptions)
 def build_swin(options: SwinOptions, context: BuildContext) -> VisionEncoder:
     """Swin transformer: the last hidden state after the final LayerNorm."""
+    return _build(options, context)
+
+
+@VISION.kind("swinv2", Swinv2Options)
+def build_swinv2(options: Swinv2Options, context: BuildContext) -> VisionEncoder:
+    """Swin transformer, version 2."""
     return _build(options, context)
 
 
