@@ -6,11 +6,13 @@ language model's input embeddings, None on the meta device) and `embed` (token i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
+from rrg.config.ranges import check_number
 from rrg.config.schema import option
 from rrg.errors import UserError
 
@@ -33,11 +35,14 @@ class ProjectionOptions:
     def check(self, path: str) -> None:
         if self.views not in ("mean", "concat"):
             raise UserError(f"{path}.views: {self.views!r} is none of mean, concat")
+        check_number(f"{path}.max_views", self.max_views, least=1)
         if self.prefix_scale not in ("one", "embedding"):
             try:
-                float(self.prefix_scale)
+                gain = float(self.prefix_scale)
             except ValueError:
-                raise UserError(f"{path}.prefix_scale: {self.prefix_scale!r}; write one, embedding, or a number") from None
+                gain = math.nan
+            if not 0 < gain < math.inf:
+                raise UserError(f"{path}.prefix_scale: {self.prefix_scale!r}; write one, embedding, or a number above 0")
 
 
 @dataclass
@@ -50,6 +55,10 @@ class MlpOptions(ProjectionOptions):
     kind: str = option("mlp", "Linear, GELU, Linear, then LayerNorm")
     hidden: int = option(0, "width between the two Linears; 0 is the language model's width")
 
+    def check(self, path: str) -> None:
+        super().check(path)
+        check_number(f"{path}.hidden", self.hidden, least=0)
+
 
 @dataclass
 class WordsOptions:
@@ -59,8 +68,9 @@ class WordsOptions:
     noise: float = option(0.3, "standard deviation of Gaussian noise, in units of the embedding table's")
 
     def check(self, path: str) -> None:
-        if self.slots < 1 or not 0 < self.keep <= 1 or self.noise < 0:
-            raise UserError(f"{path}: write slots >= 1, 0 < keep <= 1, noise >= 0")
+        check_number(f"{path}.slots", self.slots, least=1)
+        check_number(f"{path}.keep", self.keep, above=0, most=1)
+        check_number(f"{path}.noise", self.noise, least=0)
 
 
 @dataclass

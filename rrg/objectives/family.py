@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
+from rrg.config.ranges import check_number
 from rrg.config.schema import option
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ OBJECTIVE = Family("objective")
 class ReportOptions:
     kind: str = option("report", "next-token likelihood of the report")
     weight: float = option(1.0, "factor in the total loss")
+
+    def check(self, path: str) -> None:
+        check_number(f"{path}.weight", self.weight, least=0)
 
 
 @OBJECTIVE.kind("report", ReportOptions)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrg.batching.collate import Item, collate
@@ -16,6 +16,7 @@ def item(name, before=(), after=(9,), report=(5, 2), films=None, features=None, 
 ROWS = st.lists(st.tuples(*[st.lists(st.integers(1, 99), max_size=7)] * 3), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_text_comes_back_whatever_its_lengths(rows):
     batch = collate([item(str(place), *row) for place, row in enumerate(rows)])
@@ -41,6 +42,7 @@ def test_padding_does_not_depend_on_the_id_that_pads():
     assert batch.tokens == 4
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
 def test_views_of_any_number_are_masked(counts):
     films = [torch.full((count, 3, 2, 2), float(place + 1)) for place, count in enumerate(counts)]

@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrg.batching.tokenise import Tokeniser, encode, words_of
@@ -35,6 +35,7 @@ def test_a_report_is_cut_at_the_limit_and_says_so(most):
     assert (END in tokens.report) != tokens.truncated
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.integers(1, 20))
 def test_any_text_gives_at_most_the_limit_and_ends_or_is_truncated(text, most):
     tokens = tokeniser(most=most, cleaning="whitespace")(study(text))
