@@ -6,21 +6,28 @@ The file is only appended to. A resumed run repeats the steps after its checkpoi
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from rrg.errors import UserError
+
 SCALARS = ("loss", "grad_norm", "studies_per_s", "tokens_per_s", "loader_wait_s", "step_s")
 
 
 class EventLog:
-    """Written by rank 0 only. No report text goes here."""
+    """Written by rank 0 only. No report text goes here. Raises UserError where the disk does not take it."""
 
     def __init__(self, path: Path, tensorboard: Path | None, from_step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _end_line(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _end_line(path)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._refusal(error) from None
         self._board: Any = None
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -28,10 +35,14 @@ class EventLog:
             self._board = SummaryWriter(str(tensorboard), purge_step=from_step)
 
     def write(self, event: str, step: int, **values: Any) -> None:
-        """One line, flushed; steps and validations also become scalars."""
+        """One line, whole, with the system when this returns; steps and validations also become scalars."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._file.write(json.dumps({"event": event, "time": now, "step": step, **values}) + "\n")
-        self._file.flush()
+        line = json.dumps({"event": event, "time": now, "step": step, **values}).encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise self._refusal(error) from None
         if self._board is not None:
             self._scalars(event, step, values)
 
@@ -53,6 +64,9 @@ class EventLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+    def _refusal(self, error: OSError) -> UserError:
+        return UserError(f"{self._path}: cannot be written ({error.strerror}); the same command carries on when it can")
 
 
 def _end_line(path: Path) -> None:

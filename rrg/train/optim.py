@@ -59,7 +59,7 @@ def rate_factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoc
         span = max(1, total - schedule.warmup_steps)
         done = (step - schedule.warmup_steps) / span
     else:
-        epochs = max(1, math.ceil(total / steps_per_epoch - 1e-9))
+        epochs = math.floor((total - 1) / steps_per_epoch + 1e-9) + 1  # in which a step begins: the last one may reach beyond
         done = math.floor(step / steps_per_epoch + 1e-9) / epochs
     floor = min(1.0, schedule.floor / base) if base > 0 else 0.0
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
