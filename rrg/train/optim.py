@@ -90,6 +90,7 @@ def parameter_table(model: nn.Module, options: TrainOptions) -> list[TableRow]:
     for name, parameter in model.named_parameters():
         part = name.split(".", 1)[0]
         dtype = str(parameter.dtype).removeprefix("torch.")
+        key: tuple[Any, ...]
         if parameter.requires_grad:
             key = (_pattern(name), dtype, options.lr_by_part.get(part, options.lr), "trained")
         else:

@@ -1,5 +1,7 @@
 """What is trained, at which rate: groups, schedule, parameter table."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -63,6 +65,13 @@ def test_rates_stay_between_the_floor_and_the_base_and_fall_after_the_warm_up(ki
     assert all(min(1.0, floor / base) - 1e-12 <= factor <= 1 + 1e-12 for factor in factors[warmup:])
     assert factors[:warmup] == sorted(factors[:warmup])
     assert all(b <= a + 1e-12 for a, b in zip(factors[warmup:], factors[warmup + 1 :], strict=False))
+
+
+@pytest.mark.parametrize("per_epoch,epochs", [(2069 / 16, 15), (270790 / 32, 3), (24 / 5, 7), (0.5, 4), (1.0, 3)])
+def test_the_last_epoch_of_the_published_curve_is_the_runs_last(per_epoch, epochs):
+    total = math.ceil(epochs * per_epoch - 1e-9)
+    last = rate_factor(ScheduleOptions(floor=0.0), total - 1, total, per_epoch, 1.0)
+    assert last == pytest.approx(0.5 * (1 + math.cos(math.pi * (epochs - 1) / epochs)), abs=1e-6 if per_epoch >= 1 else 0.2)
 
 
 def test_warm_up_is_linear_then_the_cosine_ends_at_the_floor():
