@@ -59,6 +59,7 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
     if target.exists():  # written before a run was killed and came by again: same step, same content
         return target
     temporary = folder / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed run: in a container its process had the same number
     try:
         temporary.mkdir(parents=True)
         save_file({k: v.contiguous().cpu() for k, v in trainable_tensors(model).items()}, temporary / "trainable.safetensors")
@@ -76,8 +77,12 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
 
 
 def mark(folder: Path, state: State) -> None:
-    """Replace the state file of a checkpoint that exists, after its validation."""
-    replace_file(folder / f"step_{state.step:08d}" / "state.json", json.dumps(vars(state), indent=1).encode())
+    """Replace the state file of a checkpoint after its validation. Raises UserError where the disk does not take it."""
+    path = folder / f"step_{state.step:08d}" / "state.json"
+    try:
+        replace_file(path, json.dumps(vars(state), indent=1).encode())
+    except OSError as error:
+        raise UserError(f"checkpoint file {path}: cannot be written ({error.strerror}); the former one is intact") from None
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> State:
@@ -100,9 +105,14 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
 def read_state(folder: Path) -> State:
     """The state file of a checkpoint."""
     try:
-        return State(**json.loads((folder / "state.json").read_text()))
+        state = State(**json.loads((folder / "state.json").read_text()))
     except (OSError, ValueError, TypeError):
         raise UserError(f"checkpoint {folder}: state.json is missing or damaged; remove the folder to use an older one") from None
+    if state.format != FORMAT:
+        raise UserError(
+            f"checkpoint {folder}: has format {state.format}, this program reads {FORMAT}; use the version that wrote it"
+        )
+    return state
 
 
 def existing(folder: Path) -> dict[int, Path]:
@@ -155,6 +165,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
             there = {moment: tensors.pop(f"{moment}:{name}") for moment in _MOMENTS if f"{moment}:{name}" in tensors}
             if there and len(there) != len(_MOMENTS):
                 raise UserError(f"checkpoint {folder}: optimizer.safetensors lacks part of the state of {name}")
+            if any(moment != "step" and value.shape != parameter.shape for moment, value in there.items()):
+                raise UserError(f"checkpoint {folder}: optimizer.safetensors holds state of another shape for {name}")
             if there:
                 moments = {k: v.to(parameter.device) if k != "step" else v for k, v in there.items()}
                 optimizer.state[parameter] = moments
