@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from rrg.data.study import OBSERVATIONS
 from rrg.digest import digest_tensors
 from rrg.errors import UserError
 from rrg.recipe import Recipe
-from rrg.shards.ledger import Ledger
+from rrg.shards.ledger import Ledger, deal
 from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.stages import stage_recipe
@@ -36,10 +37,16 @@ def train(loaded: Loaded[Recipe]) -> Path:
     """Train every stage of the recipe that is not done yet, then the recipe; returns the run directory."""
     team = start(loaded.value.train.threads)
     root = Path(loaded.value.output)
-    team.lead(lambda: RunDirectory(root).open(loaded))
-    for name in loaded.value.stages:
-        Run(stage_recipe(loaded, name), root, team).train()
-    Run(loaded, root, team).train()
+    directory = RunDirectory(root)
+    new = team.lead(lambda: directory.open(loaded))
+    try:
+        for name in loaded.value.stages:
+            Run(stage_recipe(loaded, name), root, team).train()
+        Run(loaded, root, team).train()
+    except UserError:
+        if new and team.leads:
+            directory.abandon()
+        raise
     team.end()
     return root
 
@@ -53,11 +60,12 @@ class Run:
         self.reporter = Reporter(team.leads, self.recipe.train.log_every)
         self._root = root
         check_selection(self.recipe)
+        deal([1] * self.recipe.train.batch_size, team.world, self.recipe.train.micro_batch_size)  # refused now, not at step 1
         team.lead(lambda: self.directory.open(loaded))
 
     def train(self) -> None:
         """To the end of the run, from wherever it is."""
-        if self.directory.done.exists():
+        if self._finished():
             self.reporter.say(f"{self.recipe.name}: finished already, in {self.directory.root}")
             return
         self._build()
@@ -66,6 +74,16 @@ class Run:
         self._announce(state)
         self._train(state)
         self._finish(state)
+
+    def _finished(self) -> bool:
+        """Whether the run is at its end. With a constant rate, a later command may ask for another length."""
+        if not self.directory.done.exists():
+            return False
+        asked = self._length()
+        return json.loads(self.directory.done.read_text()).get("length", asked) == asked
+
+    def _length(self) -> list[float | None]:
+        return [self.recipe.train.epochs, self.recipe.train.max_steps]
 
     # -- what a run is made of ------------------------------------------------------------------------------------------------
 
@@ -261,7 +279,7 @@ class Run:
             self._events.close()
         self.team.wait()
         if self.team.leads:
-            write_json(self.directory.done, {"step": state.step, "best": state.best})
+            write_json(self.directory.done, {"step": state.step, "best": state.best, "length": self._length()})
         self.team.wait()
 
     def _export_language(self, state: checkpoint.State) -> None:

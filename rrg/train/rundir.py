@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -57,22 +59,37 @@ class RunDirectory:
         self.done = root / "done.json"
         self.language = root / "language"
 
-    def open(self, loaded: Loaded[Recipe]) -> None:
+    def open(self, loaded: Loaded[Recipe]) -> bool:
         """Create the directory with its resolved configuration, or check that the one there is of the same experiment.
+
+        Returns whether it is new.
 
         Raises:
             UserError: not writable, or started with settings that would give other numbers.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            if self.config.exists():
-                self._compare(loaded.value)
-            else:
+            new = not self.config.exists()
+            if new:
                 replace_file(self.config, loaded.to_yaml().encode())
+            else:
+                self._compare(loaded.value)
             replace_file(self.environment, json.dumps(environment(), indent=1).encode())
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise UserError(f"run directory {self.root}: not writable ({reason}); set output= to a folder that is") from None
+        return new
+
+    def abandon(self) -> None:
+        """Remove what `open` and the building of parts wrote where no training began, so that mended settings start afresh."""
+        if any(self.root.rglob(self.events.name)):
+            return
+        for name in ("tokenizer", "stages"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        for path in (self.config, self.environment):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other files are there: they stay, and the folder with them
+            self.root.rmdir()
 
     def _compare(self, recipe: Recipe) -> None:
         there, asked = dict(flatten(plain(read_recipe(self.root)))), dict(flatten(plain(recipe)))
@@ -95,16 +112,18 @@ class RunDirectory:
 def read_recipe(root: Path) -> Recipe:
     """The recipe of a run directory. Raises UserError where it is none."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     path = root / "config.yaml"
     if not path.is_file():
         raise UserError(f"{root}: no run directory (it has no config.yaml); name the folder that `rrg train` wrote")
     try:
-        data = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, UnicodeDecodeError):
+        return typed(Recipe, OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError):
         raise UserError(f"{path}: not readable as YAML; a run's configuration is not to be edited") from None
-    return typed(Recipe, data)  # type: ignore[arg-type]
+    except UserError as error:
+        raise UserError(f"{path}: {error} (a run's configuration is not to be edited)") from None
 
 
 def environment() -> dict[str, Any]:
