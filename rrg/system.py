@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -94,8 +95,9 @@ class System:
         from rrg.vision.feature_build import build_features
 
         folder = self._cache_folder()
-        arguments = {"device": device, "rank": rank, "world": world, "identity": self._identity, "progress": progress}
-        arguments["arithmetic"] = self._identity.arithmetic
+        identity = self._identity
+        arguments: dict[str, Any] = {"device": device, "rank": rank, "world": world, "progress": progress}
+        arguments |= {"identity": identity, "arithmetic": identity.arithmetic}
         build_features(self.model.vision.to(device), shards, folder, **arguments)
 
     def features(self, shards: ShardSet) -> FeatureCache:

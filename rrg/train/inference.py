@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rrg.batching.feed import Films
 from rrg.config.load import merge, override
@@ -103,7 +104,7 @@ def _write(system: System, shards: ShardSet, films: Films, work: WorkList, team:
         done += count
         counting(done, total)
 
-    arguments = {"rank": team.rank, "world": team.world, "device": team.device, "progress": progress}
+    arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device, "progress": progress}
     damaged = write_reports(system.model, films, system.tokeniser, work, system.recipe, **arguments)
     everything = [damage for part in team.gather(damaged) for damage in part]
 

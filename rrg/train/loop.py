@@ -31,6 +31,7 @@ from rrg.train.rundir import RunDirectory, write_json
 from rrg.train.step import Stepper
 from rrg.train.team import Team, start
 from rrg.train.validate import Validation, check_selection, selection_score
+from rrg.vision.feature_cache import FeatureCache
 
 
 def train(loaded: Loaded[Recipe]) -> Path:
@@ -118,7 +119,7 @@ class Run:
         self._validation = Validation(self._system, self._system.films(validation, caches[1]), team, self.directory.validation)
         self._quarantine = Quarantine(self.directory.damaged, _budget(recipe.data.max_damaged), len(self._shards))
 
-    def _features(self, shards: ShardSet) -> object | None:
+    def _features(self, shards: ShardSet) -> FeatureCache | None:
         if not self._system.caches:
             return None
         team = self.team

@@ -91,10 +91,10 @@ class Stepper:
         return sums, suspects
 
     def _count(self, name: str, batch: Batch) -> int:
-        return self._model.objectives[name].count(batch)  # type: ignore[operator,return-value,union-attr]
+        return self._model.objectives[name].count(batch)  # type: ignore[operator]
 
     def _weight(self, name: str) -> float:
-        return float(self._model.objectives[name].weight)  # type: ignore[arg-type,union-attr]
+        return float(self._model.objectives[name].weight)  # type: ignore[arg-type]
 
 
 def step_seed(seed: int, step: int, micro: int, rank: int) -> int:

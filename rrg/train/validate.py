@@ -92,7 +92,7 @@ class Validation:
         ids = [self._films.shards.ids[index] for index in self._indices]
         target = self._folder / f"step_{step:08d}.jsonl"
         work = WorkList(target, ids, {"step": step})
-        arguments = {"rank": team.rank, "world": team.world, "device": team.device}
+        arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device}
         damaged = write_reports(system.model, self._films, system.tokeniser, work, system.recipe, **arguments)
         lost = [damage.study for part in team.gather(damaged) for damage in part]
         team.lead(lambda: work.finish(lost))
