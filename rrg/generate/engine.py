@@ -14,6 +14,7 @@ from rrg.data.protocols import section_text
 from rrg.generate.worklist import WorkList
 from rrg.model import ReportGenerator
 from rrg.recipe import Recipe
+from rrg.shards.reader import DamagedSample
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
@@ -25,9 +26,16 @@ def batches_by_prompt(films: Films, tokeniser: Tokeniser, indices: Sequence[int]
     """Batches of studies with prompts of similar length, longest first. Prompts without study text keep the split's order."""
     order = list(indices)
     if tokeniser.reads_study:
-        lengths = {i: sum(map(len, tokeniser.prompt_ids(films.shards.study(i)))) for i in order}
+        lengths = {i: _prompt_length(films, tokeniser, i) for i in order}
         order.sort(key=lambda i: (-lengths[i], i))
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _prompt_length(films: Films, tokeniser: Tokeniser, index: int) -> int:
+    try:
+        return sum(map(len, tokeniser.prompt_ids(films.shards.study(index))))
+    except DamagedSample:  # it is counted where its turn comes
+        return 0
 
 
 def write_reports(

@@ -10,6 +10,7 @@ from rrg.batching.tokenise import Tokeniser
 from rrg.errors import UserError, nearest
 from rrg.shards.ledger import Place
 from rrg.shards.order import epoch_order
+from rrg.shards.reader import DamagedSample
 
 FILMS = ("own", "shuffled", "blank")
 
@@ -26,8 +27,11 @@ class ShuffledFilms(Films):
         self._donor = dict(zip(order.tolist(), [*order[1:].tolist(), int(order[0])], strict=True))
 
     def item(self, place: Place, tokeniser: Tokeniser, *, augment: bool) -> Item:
-        donor = super().item(Place(place.epoch, self._donor[place.index], place.occurrence), tokeniser, augment=augment)
         study = self.shards.study(place.index)
+        try:
+            donor = super().item(Place(place.epoch, self._donor[place.index], place.occurrence), tokeniser, augment=augment)
+        except DamagedSample as damage:  # it is this study that goes without a report
+            raise DamagedSample(study.id, damage.shard, damage.member, damage.reason) from None
         return Item(study.id, tokeniser(study), films=donor.films, features=donor.features)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,10 @@ class WorkList:
     def __init__(self, target: Path, ids: Sequence[str], work: Mapping[str, Any]) -> None:
         self.target = target
         self.ids = list(ids)
+        self._own = f"{os.getpid()}.{secrets.token_hex(4)}"  # a killed process may have had the same number
         self._parts = target.parent / f".{target.stem}.parts" / digest_json({"work": work, "ids": self.ids})[:16]
-        try:
+        with self._writing():
             self._parts.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{target.parent}: predictions cannot be written ({error.strerror})") from None
 
     def remaining(self, rank: int, world: int) -> list[int]:
         """Indices that this rank has still to write: every world-th study, without those that are done by anyone."""
@@ -38,9 +39,9 @@ class WorkList:
 
     def append(self, rank: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add finished rows, each with its `study`; on disk when this returns."""
-        path = self._parts / f"{rank:05d}.{os.getpid()}.jsonl"
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with self._writing(), (self._parts / f"{rank:05d}.{self._own}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
 
@@ -67,6 +68,17 @@ class WorkList:
                 "run the same command again"
             )
         lines = [json.dumps(rows[study], ensure_ascii=False) + "\n" for study in self.ids if study in rows]
-        replace_file(self.target, "".join(lines).encode())
+        with self._writing():
+            replace_file(self.target, "".join(lines).encode())
         shutil.rmtree(self._parts.parent)
         return len(lines)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.target}: predictions cannot be written ({error.strerror}); what is written stays, and the same command "
+                "carries on"
+            ) from None
