@@ -32,6 +32,11 @@ class DataOptions:
     prefetch: int = option(4, "batches each loader process keeps ready")
     max_damaged: float = option(0.0, "unreadable studies to put up with: a share of the split below 1, or a count")
 
+    @property
+    def damage_budget(self) -> int | float:
+        """`max_damaged` as a number of studies (int) or a share of a split (float below 1)."""
+        return int(self.max_damaged) if self.max_damaged == int(self.max_damaged) else self.max_damaged
+
     def check(self, path: str) -> None:
         check_choice(f"{path}.section", self.section, ("findings", "impression", "findings_impression"))
         check_choice(f"{path}.cleaning", self.cleaning, tuple(CLEANINGS))

@@ -109,8 +109,7 @@ def _write(system: System, shards: ShardSet, films: Films, work: WorkList, team:
     everything = [damage for part in team.gather(damaged) for damage in part]
 
     def finish() -> int:
-        budget = system.recipe.data.max_damaged
-        quarantine = Quarantine(None, budget if budget < 1 else int(budget), len(shards))
+        quarantine = Quarantine(None, system.recipe.data.damage_budget, len(shards))
         for damage in everything:
             quarantine.add(damage.study, damage.shard, damage.member, damage.reason, 0)
         return work.finish([damage.study for damage in everything])

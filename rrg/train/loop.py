@@ -117,7 +117,7 @@ class Run:
         wrapped = team.accelerator.prepare_model(self._system.model)
         self._stepper = Stepper(self._system.model, wrapped, self._optimizer, recipe, team)
         self._validation = Validation(self._system, self._system.films(validation, caches[1]), team, self.directory.validation)
-        self._quarantine = Quarantine(self.directory.damaged, _budget(recipe.data.max_damaged), len(self._shards))
+        self._quarantine = Quarantine(self.directory.damaged, recipe.data.damage_budget, len(self._shards))
 
     def _features(self, shards: ShardSet) -> FeatureCache | None:
         if not self._system.caches:
@@ -298,11 +298,6 @@ class Run:
     def _log(self, event: str, step: int, **values: object) -> None:
         if self._events is not None:
             self._events.write(event, step, **values)
-
-
-def _budget(value: float) -> int | float:
-    """`data.max_damaged`: below 1 a share of the split, from 1 on a count."""
-    return value if value < 1 else int(value)
 
 
 def _repeats(shards: ShardSet, recipe: Recipe) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rrg.batching.feed import Films, SplitFeed, shares
+from rrg.batching.feed import Damage, Films, SplitFeed, shares
 from rrg.data.protocols import Protocol, get_protocol
 from rrg.errors import UserError, nearest
 from rrg.generate.engine import autocast, write_reports
@@ -17,6 +17,7 @@ from rrg.generate.worklist import WorkList
 from rrg.metrics.reports import Cut, token_cut
 from rrg.metrics.scoring import METRIC_NAMES, point_scores
 from rrg.recipe import Recipe
+from rrg.shards.quarantine import Quarantine
 from rrg.system import System
 from rrg.train.team import Team
 
@@ -54,30 +55,44 @@ class Validation:
         from rrg.train.rundir import write_json
 
         recipe = self._system.recipe
-        metrics = {"loss": self._loss()}
+        loss, damaged = self._loss()
+        metrics = {"loss": loss}
         if recipe.train.validate_reports:
-            rows = self._reports(step)
+            rows, unreadable = self._reports(step)
+            damaged += unreadable
             protocol = get_protocol(recipe.score.protocol)
             tokenizer = self._system.model.language.tokenizer
             cut = token_cut(tokenizer, protocol.truncate_tokens) if protocol.truncate_tokens else None
             metrics |= self._team.lead(lambda: _scores(rows, protocol, cut))
+        lost = self._team.lead(lambda: self._within_budget(damaged))
         if self._team.leads:
-            write_json(self._folder / f"step_{step:08d}.json", {"step": step, "studies": len(self._indices), "metrics": metrics})
+            result = {"step": step, "studies": len(self._indices), "unreadable": lost, "metrics": metrics}
+            write_json(self._folder / f"step_{step:08d}.json", result)
         self._team.wait()
         return metrics
 
-    def _loss(self) -> float:
-        """Mean negative log-likelihood per token."""
+    def _within_budget(self, damaged: Sequence[Damage]) -> list[str]:
+        """Ids of the studies that could not be read. Raises UserError where there are more than `data.max_damaged` allows."""
+        shards = self._films.shards
+        quarantine = Quarantine(None, self._system.recipe.data.damage_budget, len(shards))
+        for damage in damaged:
+            quarantine.add(damage.study, damage.shard, damage.member, damage.reason, 0)
+        found = {damage.study for damage in damaged}
+        return [study for study in shards.ids if study in found]
+
+    def _loss(self) -> tuple[float, list[Damage]]:
+        """(mean negative log-likelihood per token, what could not be read on any rank)."""
         system, team = self._system, self._team
         model, recipe = system.model, system.recipe
         own = self._indices[team.rank :: team.world]
         size = recipe.train.micro_batch_size
         batches = [own[start : start + size] for start in range(0, len(own), size)]
         feed = SplitFeed(self._films, system.tokeniser, batches)
-        total = [0.0, 0.0]
+        total, damaged = [0.0, 0.0], []
         model.eval()
         torch.manual_seed(recipe.seed)  # parts that draw (noise in a text-only stage) draw the same at every validation
         for share in shares(feed, range(len(batches)), workers=recipe.data.workers, prefetch=recipe.data.prefetch):
+            damaged += share.damaged
             batch = share.batches[0].to(team.device)
             with torch.no_grad(), autocast(recipe, team.device):
                 output = model.language.loss(model.prefix(batch)[1], batch)
@@ -85,18 +100,19 @@ class Validation:
             total[1] += output.tokens
         model.train()
         nll, tokens = team.total(total)
-        return nll / max(tokens, 1.0)
+        return nll / max(tokens, 1.0), [damage for part in team.gather(damaged) for damage in part]
 
-    def _reports(self, step: int) -> list[dict[str, Any]]:
+    def _reports(self, step: int) -> tuple[list[dict[str, Any]], list[Damage]]:
         system, team = self._system, self._team
         ids = [self._films.shards.ids[index] for index in self._indices]
         target = self._folder / f"step_{step:08d}.jsonl"
         work = WorkList(target, ids, {"step": step})
         arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device}
-        damaged = write_reports(system.model, self._films, system.tokeniser, work, system.recipe, **arguments)
-        lost = [damage.study for part in team.gather(damaged) for damage in part]
-        team.lead(lambda: work.finish(lost))
-        return [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+        own = write_reports(system.model, self._films, system.tokeniser, work, system.recipe, **arguments)
+        damaged = [damage for part in team.gather(own) for damage in part]
+        team.lead(lambda: work.finish([damage.study for damage in damaged]))
+        # Not `splitlines`: a report may hold a line separator of Unicode.
+        return [json.loads(line) for line in target.read_bytes().split(b"\n")[:-1]], damaged
 
 
 def _scores(rows: Sequence[dict[str, Any]], protocol: Protocol, cut: Cut | None) -> dict[str, float]:
