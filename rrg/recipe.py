@@ -9,10 +9,11 @@ from typing import Any
 
 from rrg.batching.images import Augmentation
 from rrg.config.load import Loaded, load
+from rrg.config.ranges import check_number
 from rrg.config.schema import check_choice, option, part, parts, plain, section
 from rrg.connector.family import CONNECTOR
 from rrg.data.cleaning import CLEANINGS
-from rrg.data.protocols import get_protocol
+from rrg.data.protocols import PROTOCOLS, get_protocol
 from rrg.errors import UserError
 from rrg.language.decoding import Decoding
 from rrg.language.family import LANGUAGE
@@ -41,8 +42,10 @@ class DataOptions:
         check_choice(f"{path}.section", self.section, ("findings", "impression", "findings_impression"))
         check_choice(f"{path}.cleaning", self.cleaning, tuple(CLEANINGS))
         for name, least in (("max_views", 1), ("positive_repeats", 1), ("window", 1), ("workers", 0), ("prefetch", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{path}.{name}: {getattr(self, name)} is below {least}")
+            check_number(f"{path}.{name}", getattr(self, name), least=least)
+        check_number(f"{path}.max_damaged", self.max_damaged, least=0)
+        if self.max_damaged > 1 and self.max_damaged != int(self.max_damaged):
+            raise UserError(f"{path}.max_damaged: {self.max_damaged}; write a whole number of studies, or a share below 1")
 
 
 @dataclass
@@ -74,6 +77,24 @@ class ScheduleOptions:
 
     def check(self, path: str) -> None:
         check_choice(f"{path}.kind", self.kind, ("cosine_epoch", "cosine", "constant"))
+        check_number(f"{path}.warmup_steps", self.warmup_steps, least=0)
+        check_number(f"{path}.floor", self.floor, least=0)
+
+
+_LEAST = {
+    "batch_size": 1,
+    "micro_batch_size": 1,
+    "max_steps": 1,
+    "weight_decay": 0,
+    "clip_norm": 0,
+    "max_nonfinite": 0,
+    "checkpoint_every": 1,
+    "keep": 1,
+    "validate_every": 0,
+    "validate_studies": 0,
+    "log_every": 1,
+    "threads": 0,
+}
 
 
 @dataclass
@@ -103,29 +124,39 @@ class TrainOptions:
     threads: int = option(0, "CPU threads per process; 0 shares the cores among the processes of the machine")
 
     def check(self, path: str) -> None:
-        for name in ("batch_size", "micro_batch_size", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{path}.{name}: {getattr(self, name)} is below 1")
+        for name, least in _LEAST.items():
+            check_number(f"{path}.{name}", getattr(self, name), least=least)
+        for name in ("epochs", "lr", "eps"):
+            check_number(f"{path}.{name}", getattr(self, name), above=0)
         check_choice(f"{path}.precision", self.precision, ("bf16", "fp32"))
-        if self.max_steps is not None and self.max_steps < 1:
-            raise UserError(f"{path}.max_steps: {self.max_steps} is below 1; leave it out to train by epochs")
-        if self.epochs <= 0:
-            raise UserError(f"{path}.epochs: {self.epochs}; write a number above 0")
-        if len(self.betas) != 2:
-            raise UserError(f"{path}.betas: {self.betas}; write two numbers")
-        for name in self.lr_by_part:
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"{path}.betas: {self.betas}; write two numbers from 0 to below 1")
+        for name, rate in self.lr_by_part.items():
             check_choice(f"{path}.lr_by_part", name, ("vision", "connector", "language", "objectives"))
+            check_number(f"{path}.lr_by_part.{name}", rate, above=0)
+        for name, weight in self.select.items():
+            check_number(f"{path}.select.{name}", weight)
+        if not self.select:
+            raise UserError(f"{path}.select: empty; write validation metrics with weights, for example {{loss: -1}}")
 
 
 @dataclass
 class GenerateOptions(Decoding):
     batch_size: int = option(8, "studies written at one time")
 
+    def check(self, path: str) -> None:
+        super().check(path)
+        check_number(f"{path}.batch_size", self.batch_size, least=1)
+
 
 @dataclass
 class ScoreOptions:
     protocol: str = option("r2gen_iu", "named scoring protocol: `rrg score --help` lists them")
     bootstrap: int = option(1000, "resamples for the intervals")
+
+    def check(self, path: str) -> None:
+        check_choice(f"{path}.protocol", self.protocol, tuple(PROTOCOLS))
+        check_number(f"{path}.bootstrap", self.bootstrap, least=0)
 
 
 @dataclass
@@ -147,6 +178,9 @@ class Recipe:
     stages: dict[str, Any] = option({}, "stages trained before this one, in order: name -> what differs from this recipe")
 
     def check(self, path: str) -> None:
+        for key in ("name", "output"):
+            if not getattr(self, key).strip():
+                raise UserError(f"{key}: empty; write a name for the run, and the folder it is kept in")
         if self.vision.kind == "none" and self.connector.kind not in ("none", "words"):
             raise UserError(f"connector.kind: {self.connector.kind!r} needs films, and vision.kind is none")
         if self.vision.kind != "none" and self.connector.kind in ("none", "words"):

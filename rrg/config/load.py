@@ -81,7 +81,8 @@ def find_recipe(recipe: str | Path) -> Path:
     names = [given.name] if given.suffix in {".yaml", ".yml"} else [f"{given.name}.yaml"]
     known: dict[str, Path] = {}
     for root in (Path("configs"), Path(__file__).resolve().parents[2] / "configs"):
-        for file in sorted(root.glob("*/*.yaml")):
+        # A bare name is the published recipe where a twin in another folder has the same file name.
+        for file in sorted(root.glob("*/*.yaml"), key=lambda file: (file.parent.name != "recipes", file)):
             known.setdefault(file.name, file)
             relative = f"{file.parent.name}/{file.name}"
             if str(given) in (relative, relative.removesuffix(".yaml"), f"configs/{relative}"):

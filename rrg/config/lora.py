@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rrg.config.ranges import check_number
 from rrg.config.schema import option
 from rrg.errors import UserError
 
@@ -20,3 +21,6 @@ class LoraOptions:
     def check(self, path: str) -> None:
         if self.r < 1:
             raise UserError(f"{path}.r: {self.r} is below 1; write the rank, for example 16")
+        check_number(f"{path}.alpha", self.alpha, least=1)
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"{path}.dropout: {self.dropout}; write a probability from 0 to below 1")

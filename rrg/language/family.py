@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
 from rrg.config.lora import LoraOptions
+from rrg.config.ranges import check_number
 from rrg.config.schema import check_choice, option, section
 from rrg.errors import UserError
 from rrg.language.prompts import Prompt
@@ -38,6 +39,7 @@ class CausalOptions:
         Prompt.parse(self.prompt, f"{path}.prompt")
         check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
         check_choice(f"{path}.dtype", self.dtype, ("bfloat16", "float16", "float32"))
+        check_choice(f"{path}.attention", self.attention, ("sdpa", "eager", "flash_attention_2"))
         if self.max_report_tokens < 1:
             raise UserError(f"{path}.max_report_tokens: {self.max_report_tokens} is below 1; write 60 (IU) or 100 (MIMIC)")
 
@@ -61,6 +63,12 @@ class SmallLlamaOptions(CausalOptions):
     def check(self, path: str) -> None:
         super().check(path)
         check_choice(f"{path}.tokenizer", self.tokenizer, ("word", "bpe"))
+        for name in ("hidden_size", "layers", "heads", "intermediate_size", "min_count"):
+            check_number(f"{path}.{name}", getattr(self, name), least=1)
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"{path}.dropout: {self.dropout}; write a probability from 0 to below 1")
+        if self.tokenizer == "bpe":
+            check_number(f"{path}.vocabulary", self.vocabulary, least=260)  # every byte and four symbols
         if self.hidden_size % self.heads:
             raise UserError(f"{path}.heads: {self.heads} does not divide hidden_size {self.hidden_size}")
 
