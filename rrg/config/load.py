@@ -43,7 +43,9 @@ def load(schema: type[T], recipe: str | Path, overrides: Sequence[str] = ()) -> 
         UserError: no such recipe, broken YAML, malformed override, unknown key or kind, wrong type, unresolvable reference.
     """
     path = find_recipe(recipe)
-    layers = [*_file_layers(path, ()), *(override(text) for text in overrides)]
+    # Overrides are said at one time: the kind of a part goes first, or it would drop the options given before it.
+    asked = sorted((override(text) for text in overrides), key=lambda layer: not layer[0].partition("=")[0].endswith(".kind"))
+    layers = [*_file_layers(path, ()), *asked]
     merged = leaf_defaults(schema)
     origins: dict[str, str] = {}
     for origin, layer in layers:
