@@ -260,7 +260,12 @@ class Run:
         best = not state.best or score > state.best["score"] or state.best["step"] == state.step
         if best:
             state.best = {"step": state.step, "score": score}
-        self.team.lead(lambda: checkpoint.mark(self.directory.checkpoints, state))
+
+        def keep() -> None:
+            checkpoint.mark(self.directory.checkpoints, state)
+            checkpoint.retain(self.directory.checkpoints, self.recipe.train.keep, state.best["step"])
+
+        self.team.lead(keep)
         self._log("validation", state.step, metrics=metrics, best=best, score=score)
         said = ", ".join(
             f"{name} {value:.4f}" for name, value in metrics.items() if name in self.recipe.train.select or name == "loss"
