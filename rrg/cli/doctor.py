@@ -8,11 +8,16 @@ import importlib.util
 import os
 import shutil
 
+from rrg.errors import UserError
+
 EXAMPLE = """example:
   rrg doctor"""
 
 # package → the range the tests ran in, as setup.py has it
-_NEEDED = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "webdataset", "omegaconf", "numpy", "pillow")
+_NEEDED = (
+    *("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors"),
+    *("webdataset", "omegaconf", "numpy", "pillow"),
+)
 _OPTIONAL = {
     "simplejpeg": "fast JPEG decoding (else Pillow)",
     "triton": "GPU kernels (else the PyTorch reference)",
@@ -32,7 +37,7 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """A table; exit code 0 where training can start, 2 where a needed package is missing or out of range."""
+    """A table. Raises UserError where a needed package is missing or out of range; otherwise training can start."""
     from rich.console import Console
     from rich.table import Table
 
@@ -41,7 +46,10 @@ def run(options: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
-    return 2 if any(row[2].startswith("needed") for row in rows) else 0
+    wanting = [name for name, _, verdict in rows if verdict.startswith("needed")]
+    if wanting:
+        raise UserError(f"doctor: missing or out of range: {', '.join(wanting)}; the table says what to install")
+    return 0
 
 
 def _packages() -> list[tuple[str, str, str]]:

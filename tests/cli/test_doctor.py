@@ -1,0 +1,33 @@
+"""`rrg doctor`: what is there, what is used, and exit code 2 where training could not start."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+import torch
+
+from rrg.cli import doctor, main
+
+
+def test_this_machine_can_train(capsys: pytest.CaptureFixture[str]):
+    assert main(["doctor"]) == 0
+    table = capsys.readouterr().out
+    for word in ("torch", torch.__version__, "transformers", "cpu cores", "gpu", "disk here", "embedded:smollm2-135m", "java"):
+        assert word in table
+    assert "needed" not in table
+
+
+def test_a_missing_package_and_one_out_of_range(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(doctor, "_NEEDED", ("torch", "no-such-package", "numpy"))
+    asked = ["torch>=99", "no-such-package>=1.0", "numpy>=1"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: asked)
+    assert main(["doctor"]) == 2
+    captured = capsys.readouterr()
+    assert "needed: >=99" in captured.out and "pip install 'no-such-package>=1.0'" in " ".join(captured.out.split())
+    assert captured.err == "rrg: doctor: missing or out of range: torch, no-such-package; the table says what to install\n"
+
+
+def test_ranges_are_those_of_the_package():
+    assert importlib.metadata.requires("rrg"), "installed with its requirements"
+    assert all(verdict == "ok" for _, _, verdict in doctor._packages())
