@@ -109,6 +109,8 @@ def _typed_leaves(cls: type, leaves: Mapping[str, Any], path: str) -> dict[str, 
     hints = typing.get_type_hints(cls)
     result = {}
     for name, value in leaves.items():
+        if isinstance(value, Mapping):  # null takes an entry out that a weaker layer put in
+            value = {key: entry for key, entry in value.items() if entry is not None}
         one = dataclasses.make_dataclass("Leaf", [(name, hints[name])])
         try:
             node = OmegaConf.merge(OmegaConf.structured(one), {name: value})

@@ -12,6 +12,7 @@ from rrg.config.schema import option
 
 if TYPE_CHECKING:
     from rrg.objectives.report import ReportObjective
+    from rrg.objectives.words import WordContrast
 
 OBJECTIVE = Family("objective")
 
@@ -31,3 +32,22 @@ def build_report(options: ReportOptions, context: BuildContext) -> ReportObjecti
     from rrg.objectives.report import ReportObjective
 
     return ReportObjective(options)
+
+
+@dataclass
+class WordsOptions:
+    kind: str = option("words", "contrast of films by the words of their reports, in the language model's embedding space")
+    weight: float = option(1.0, "factor in the total loss")
+    sharpness: float = option(10.0, "inverse temperature of the cosine between prefix tokens and words")
+
+    def check(self, path: str) -> None:
+        check_number(f"{path}.weight", self.weight, least=0)
+        check_number(f"{path}.sharpness", self.sharpness, above=0)
+
+
+@OBJECTIVE.kind("words", WordsOptions)
+def build_words(options: WordsOptions, context: BuildContext) -> WordContrast:
+    """Films told apart by the words of their reports, against the prefix."""
+    from rrg.objectives.words import WordContrast
+
+    return WordContrast(options, context.facts)

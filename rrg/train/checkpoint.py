@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rrg.digest import digest_tensors
 from rrg.errors import UserError
 from rrg.shards.storage import replace_file
 from rrg.train.optim import trained
@@ -51,6 +52,12 @@ def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
         if name in persistent and name.split(".", 1)[0] in ("connector", "objectives"):
             tensors[name] = buffer.detach()
     return tensors
+
+
+def frozen_digest(model: nn.Module) -> str:
+    """sha256 of everything a checkpoint does not hold: frozen weights and the buffers that belong to them."""
+    held = trainable_tensors(model)
+    return digest_tensors((name, tensor) for name, tensor in model.state_dict().items() if name not in held)
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> Path:

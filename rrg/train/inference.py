@@ -10,7 +10,7 @@ from typing import Any
 from rrg.batching.feed import Films
 from rrg.config.load import merge, override
 from rrg.config.schema import plain, typed
-from rrg.digest import digest_file, digest_tensors
+from rrg.digest import digest_file
 from rrg.errors import UserError
 from rrg.generate.engine import write_reports
 from rrg.generate.films import substituted
@@ -72,7 +72,7 @@ def _system(recipe: Recipe, root: Path, folder: Path, team: Team) -> System:
     system = System.build(recipe, root, None)
     if team.leads:
         team.wait()
-    frozen = digest_tensors((n, p) for n, p in system.model.named_parameters() if not p.requires_grad)
+    frozen = checkpoint.frozen_digest(system.model)
     state = checkpoint.read_state(folder)
     if state.frozen != frozen:
         raise UserError(

@@ -14,7 +14,6 @@ import numpy as np
 from rrg.batching.feed import Share, StepFeed, shares
 from rrg.config.load import Loaded
 from rrg.data.study import OBSERVATIONS
-from rrg.digest import digest_tensors
 from rrg.errors import UserError
 from rrg.recipe import Recipe
 from rrg.shards.ledger import Ledger, deal
@@ -131,7 +130,7 @@ class Run:
     def _restore(self) -> checkpoint.State:
         """The newest checkpoint's state, or that of a fresh start. Refuses another frozen model or other data."""
         model = self._system.model
-        frozen = digest_tensors((n, p) for n, p in model.named_parameters() if not p.requires_grad)
+        frozen = checkpoint.frozen_digest(model)
         fresh = checkpoint.State(step=0, position=0, frozen=frozen, data=self._shards.digest)
         found = checkpoint.existing(self.directory.checkpoints)
         if not found:

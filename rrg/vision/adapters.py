@@ -20,6 +20,7 @@ LORA_TARGETS = {
     "vit": ("q_proj", "v_proj"),
     "dinov2": ("q_proj", "v_proj"),
     "clip": ("q_proj", "v_proj"),
+    "resnet": (),
 }
 
 

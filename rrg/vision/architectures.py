@@ -66,6 +66,16 @@ FIELDS = {
         "layer_norm_eps",
     ],
 }
+FIELDS["resnet"] = [
+    "num_channels",
+    "embedding_size",
+    "hidden_sizes",
+    "depths",
+    "layer_type",
+    "hidden_act",
+    "downsample_in_first_stage",
+    "downsample_in_bottleneck",
+]
 FIELDS["swinv2"] = FIELDS["swin"] + ["pretrained_window_sizes"]
 KINDS = tuple(sorted(FIELDS))
 
@@ -101,6 +111,15 @@ ARCHITECTURES: dict[str, tuple[str, Architecture]] = {
         _vit(1024, 24, 16, intermediate_size=4096, image_size=336, patch_size=14, projection_dim=768),
     ),
     "openai/clip-vit-base-patch32": ("clip", _vit(768, 12, 12, intermediate_size=3072, image_size=224, patch_size=32)),
+    "microsoft/resnet-50": (
+        "resnet",
+        {"embedding_size": 64, "hidden_sizes": [256, 512, 1024, 2048], "depths": [3, 4, 6, 3], "layer_type": "bottleneck"},
+    ),
+    "small-resnet": (
+        "resnet",
+        {"embedding_size": 16, "hidden_sizes": [16, 32, 64, 128], "depths": [1] * 4, "layer_type": "basic"},
+    ),
+    "tiny-resnet": ("resnet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}),
     "tiny-swin": ("swin", _swin(16, [2, 2], [2, 4], image_size=32, window_size=4)),
     "small-swin": ("swin", _swin(24, [2, 2, 2], [3, 6, 12], image_size=64, window_size=4)),
     "tiny-swinv2": ("swinv2", _swin(16, [2, 2], [2, 4], image_size=32, window_size=4)),

@@ -15,6 +15,7 @@ from rrg.vision.embedded import resolve_vision
 from rrg.vision.hub import model_folder
 from rrg.vision.model_cache import quiet_loading
 from rrg.vision.preprocessing import published_preprocessing, read_preprocessing
+from rrg.vision.residual import group_normalised, keep_statistics
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _INSTEAD = "the path of a folder with config.json and model.safetensors, or vision.name=embedded:dinov2-small vision.kind=dinov2"
-_CLASSES = {"swin": "Swin", "swinv2": "Swinv2", "vit": "ViT", "dinov2": "Dinov2", "clip": "CLIPVision"}
+_CLASSES = {"swin": "Swin", "swinv2": "Swinv2", "vit": "ViT", "dinov2": "Dinov2", "clip": "CLIPVision", "resnet": "ResNet"}
 _MODEL_TYPES = {"clip": "clip", "clip_vision_model": "clip"}
 
 
@@ -75,7 +76,7 @@ def _model_class(kind: str) -> Any:
 
 def _options(kind: str) -> dict[str, Any]:
     """The pooling layers of these classes are not in most published files and are never used here."""
-    return {} if kind in ("dinov2", "clip") else {"add_pooling_layer": False}
+    return {} if kind in ("dinov2", "clip", "resnet") else {"add_pooling_layer": False}
 
 
 def _built(kind: str, architecture: Architecture, image_size: int | None, meta: bool) -> tuple[nn.Module, Preprocessing]:
@@ -87,10 +88,13 @@ def _built(kind: str, architecture: Architecture, image_size: int | None, meta: 
         config = _config_class(kind)(**architecture)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"vision.architecture is not one of a {kind} encoder: {' '.join(str(error).split())}") from None
-    side = image_size or (224 if kind == "dinov2" and config.image_size == 518 else int(config.image_size))
+    native = int(getattr(config, "image_size", 224))  # a residual network takes any size
+    side = image_size or (224 if kind == "dinov2" and native == 518 else native)
     _adapt(config, kind, side)
     with torch.device("meta" if meta else "cpu"):
         model = _model_class(kind)(config, **_options(kind))
+        if kind == "resnet":
+            group_normalised(model)
     return model, published_preprocessing(kind, side)
 
 
@@ -126,7 +130,7 @@ def _loaded(kind: str, folder: Path, image_size: int | None, meta: bool) -> tupl
     config = _config_class(kind).from_pretrained(folder, local_files_only=True)
     preprocessing = read_preprocessing(folder)
     if preprocessing is None:
-        preprocessing = published_preprocessing(kind, int(config.image_size))
+        preprocessing = published_preprocessing(kind, int(getattr(config, "image_size", 224)))
         _LOG.warning("%s has no preprocessor_config.json: films are prepared as published for %s", folder, kind)
     _adapt(config, kind, image_size or preprocessing.size)
     if meta:
@@ -156,7 +160,7 @@ def _weights(kind: str, folder: Path, config: Any) -> nn.Module:
     missing = sorted(loading["missing_keys"])
     if missing:
         raise UserError(f"{folder} lacks {len(missing)} weights of a {kind} encoder, such as {missing[0]}; fetch the model again")
-    return model
+    return keep_statistics(model) if kind == "resnet" else model
 
 
 def torch_dtype(name: str) -> torch.dtype:

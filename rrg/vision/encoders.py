@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOKENS = ("patches", "global", "all")
-_HIERARCHICAL = ("swin", "swinv2")  # no class token; the grid halves at every stage
+_HIERARCHICAL = ("swin", "swinv2", "resnet")  # no class token; the grid halves at every stage
 
 
 class VisionEncoder(nn.Module):
@@ -37,7 +37,7 @@ class VisionEncoder(nn.Module):
         self.layer = layer
         self.grid = grid
         self.side = _grid_side(kind, backbone.config, preprocessing.size)
-        self.width = int(backbone.config.hidden_size)
+        self.width = int(backbone.config.hidden_sizes[-1] if kind == "resnet" else backbone.config.hidden_size)
         self.tokens = _count(kind, tokens, self.side, grid)
         _cut(backbone, kind, tokens, layer)
 
@@ -61,6 +61,8 @@ class VisionEncoder(nn.Module):
         if self.kind in ("vit", "clip"):
             options["interpolate_pos_encoding"] = size != self.backbone.config.image_size
         output = self.backbone(pixel_values.to(self.dtype), **options)
+        if self.kind == "resnet":  # [B, D, h, w]: tokens in row order, as everywhere
+            output.last_hidden_state = output.last_hidden_state.flatten(2).transpose(1, 2)
         if self.mode == "global":
             return self._pooled(output)[:, None]
         x_bnd = output.last_hidden_state
@@ -87,11 +89,17 @@ class VisionEncoder(nn.Module):
 
     def digest(self) -> str:
         """sha-256 over every weight (names, shapes, types, bytes) and the architecture."""
-        return weights_digest(self.backbone.named_parameters(), self._architecture())
+        return weights_digest(self._weights(), self._architecture())
 
     def base_digest(self) -> str:
         """`digest` without what LoRA added: the same before and after `apply_lora`, whatever the adapters learn."""
-        return weights_digest(_without_lora(self.backbone.named_parameters()), self._architecture())
+        return weights_digest(_without_lora(self._weights()), self._architecture())
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters, and the statistics of a pretrained residual network."""
+        yield from self.backbone.named_parameters()
+        if self.kind == "resnet":
+            yield from self.backbone.named_buffers()
 
     def _architecture(self) -> dict[str, Any]:
         return {"kind": self.kind} | {name: getattr(self.backbone.config, name) for name in FIELDS[self.kind]}
@@ -116,7 +124,7 @@ def build_encoder(
     dtype: str = "float32",
     device: str | Literal["meta"] | None = None,
 ) -> VisionEncoder:
-    """Build the encoder `name` of `kind` (swin, swinv2, vit, dinov2, clip).
+    """Build the encoder `name` of `kind` (swin, swinv2, vit, dinov2, clip, resnet).
 
     `name`: a local folder, a Hugging Face name, `embedded:dinov2-small`, `random` with an `architecture`, or `random:NAME` with
     an entry of the architecture table; random weights come from torch's current random state. `tokens`: `patches`, `global`
@@ -137,13 +145,13 @@ def build_encoder(
 
 
 def _grid_side(kind: str, config: Any, size: int) -> int:
-    step = int(config.patch_size)
+    step = 4 << int(config.downsample_in_first_stage) if kind == "resnet" else int(config.patch_size)
     if kind in _HIERARCHICAL:
         step *= 2 ** (len(config.depths) - 1)
     if size % step or size < step:
         raise UserError(f"vision.image_size {size} is no multiple of {step}; write {max(1, round(size / step)) * step}")
     side = size // step
-    if kind in _HIERARCHICAL and side < config.window_size:
+    if kind in ("swin", "swinv2") and side < config.window_size:
         least = step * config.window_size
         raise UserError(f"vision.image_size {size} is below the window of this {kind} encoder; write at least {least}")
     return side

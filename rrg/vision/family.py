@@ -79,6 +79,12 @@ class ClipOptions(EncoderOptions):
 
 
 @dataclass
+class ResNetOptions(EncoderOptions):
+    kind: str = option("resnet", "residual network")
+    name: str = option("microsoft/resnet-50", "Hugging Face name, local folder, or random")
+
+
+@dataclass
 class NoVisionOptions:
     kind: str = option("none", "no film: text-only stages")
 
@@ -140,4 +146,10 @@ def build_dinov2(options: Dinov2Options, context: BuildContext) -> VisionEncoder
 @VISION.kind("clip", ClipOptions)
 def build_clip(options: ClipOptions, context: BuildContext) -> VisionEncoder:
     """CLIP's vision tower."""
+    return _build(options, context)
+
+
+@VISION.kind("resnet", ResNetOptions)
+def build_resnet(options: ResNetOptions, context: BuildContext) -> VisionEncoder:
+    """Residual network: the last feature map, row by row; learns from few films where nothing is pretrained."""
     return _build(options, context)
