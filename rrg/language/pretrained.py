@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from rrg.batching.tokenise import encode
@@ -31,15 +32,22 @@ def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any,
     folder = _resolve(options.name, context)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, options.dtype), attn_implementation=options.attention
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, options.dtype), attn_implementation=options.attention, output_loading_info=True
         )
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"language.name: {options.name!r} cannot be loaded ({reason}); write a local folder with config.json and "
             "safetensors weights, a reachable Hugging Face name, or embedded:smollm2-135m"
         ) from None
+    model, loading = loaded
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise UserError(
+            f"language.name: {options.name!r} lacks {len(missing)} of its weights (for example {missing[0]}), which would be "
+            "random: put the whole model there"
+        )
     end_symbol(tokenizer)
     return model, tokenizer
 
