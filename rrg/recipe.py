@@ -189,6 +189,9 @@ class Recipe:
             )
         if self.vision.kind == "none" and self.train.validate_reports and self.train.validate_every:
             raise UserError("train.validate_reports: a text-only stage writes no reports of films; write false")
+        for name, objective in self.objectives.items():
+            if objective.kind in ("words", "observations") and self.vision.kind == "none":
+                raise UserError(f"objectives.{name}: needs films, and vision.kind is none; write {name}: null")
         scored = get_protocol(self.score.protocol).section
         if scored != self.data.section:
             raise UserError(

@@ -32,6 +32,7 @@ class Batch:
     after_mask: Tensor  # [B, Na] bool
     report_ids: Tensor  # [B, L]
     report_mask: Tensor  # [B, L] bool
+    labels: Tensor | None = None  # [B, 14] int8 in the order of OBSERVATIONS: 1, 0, -1, and 2 where not mentioned; training only
     truncated: int = 0  # reports whose end was cut at max_report_tokens
 
     def __len__(self) -> int:

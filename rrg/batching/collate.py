@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from rrg.batching.batch import Batch
 from rrg.batching.tokenise import Tokens
+from rrg.data.study import OBSERVATIONS
+
+UNSAID = 2  # in `Batch.labels`: the report does not mention the observation
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Item:
     tokens: Tokens
     films: Tensor | None = None
     features: Tensor | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -40,6 +44,7 @@ def collate(items: Sequence[Item]) -> Batch:
         after_mask=after_mask,
         report_ids=report_ids,
         report_mask=report_mask,
+        labels=torch.tensor([[item.labels.get(name, UNSAID) for name in OBSERVATIONS] for item in items], dtype=torch.int8),
         truncated=sum(item.tokens.truncated for item in items),
     )
 

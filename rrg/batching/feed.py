@@ -82,7 +82,7 @@ class Films:
         """Raises DamagedSample where a member cannot be read or decoded."""
         if self._cache is not None:
             study, features = self.shards.study(place.index), self._cache.get(place.index)
-            return Item(study.id, tokeniser(study), features=features[: self._most])
+            return Item(study.id, tokeniser(study), features=features[: self._most], labels=study.labels)
         if self._preprocessing is None:
             study = self.shards.study(place.index)
             return Item(study.id, tokeniser(study))
@@ -104,7 +104,7 @@ class Films:
                 shard, member = self.shards.shard_of(place.index), f"{study.id}.{study.views[view].image}"
                 raise DamagedSample(study.id, shard, member, str(error)) from None
             films.append(film)
-        return Item(study.id, tokeniser(study), films=torch.stack(films))
+        return Item(study.id, tokeniser(study), films=torch.stack(films), labels=study.labels)
 
 
 class StepFeed(Dataset):

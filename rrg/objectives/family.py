@@ -11,6 +11,7 @@ from rrg.config.ranges import check_number
 from rrg.config.schema import option
 
 if TYPE_CHECKING:
+    from rrg.objectives.observations import ObservationHead
     from rrg.objectives.report import ReportObjective
     from rrg.objectives.words import WordContrast
 
@@ -51,3 +52,24 @@ def build_words(options: WordsOptions, context: BuildContext) -> WordContrast:
     from rrg.objectives.words import WordContrast
 
     return WordContrast(options, context.facts)
+
+
+@dataclass
+class ObservationsOptions:
+    kind: str = option("observations", "a 14-way head on the visual tokens, trained on the studies' observation labels")
+    weight: float = option(1.0, "factor in the total loss")
+    positive_weight: float = option(1.0, "factor on positive labels, for rare observations")
+    sharpness: float = option(2.0, "pooling of token logits by log-sum-exp: 0 is the mean, large values the maximum")
+
+    def check(self, path: str) -> None:
+        check_number(f"{path}.weight", self.weight, least=0)
+        check_number(f"{path}.positive_weight", self.positive_weight, above=0)
+        check_number(f"{path}.sharpness", self.sharpness, least=0)
+
+
+@OBJECTIVE.kind("observations", ObservationsOptions)
+def build_observations(options: ObservationsOptions, context: BuildContext) -> ObservationHead:
+    """The fourteen observations from the visual tokens, beside the report."""
+    from rrg.objectives.observations import ObservationHead
+
+    return ObservationHead(options, context.facts)

@@ -100,6 +100,8 @@ class Run:
         caches = [self._features(shards) for shards in (self._shards, validation)]
         films = self._system.films(self._shards, caches[0])
         ledger = Ledger(self._shards.shard_sizes, recipe.seed, recipe.data.window, _repeats(self._shards, recipe))
+        if any(options.kind == "observations" for options in recipe.objectives.values()):
+            _require_labels(self._shards)
         self._feed = StepFeed(
             films,
             self._system.tokeniser,
@@ -302,6 +304,11 @@ class Run:
     def _log(self, event: str, step: int, **values: object) -> None:
         if self._events is not None:
             self._events.write(event, step, **values)
+
+
+def _require_labels(shards: ShardSet) -> None:
+    if not any(shards.labels(index) for index in range(len(shards))):
+        raise UserError(f"objectives: observations needs labels, and no study of {shards.root} has any; prepare with labels")
 
 
 def _repeats(shards: ShardSet, recipe: Recipe) -> np.ndarray | None:
