@@ -22,6 +22,8 @@ def _run(arguments: list[str], log: str) -> None:
     with open(log, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    # A child of the server would start its loader workers through a server of their own; a run of a user's forks them.
+    multiprocessing.set_start_method("fork", force=True)
     from rrg.cli import main
 
     code = main(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import socket
 from pathlib import Path
@@ -25,6 +26,7 @@ def _run(arguments: list[str], folder: str, number: int, environment: dict[str, 
         file = os.open(f"{folder}/{number}.{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, descriptor)
     os.chdir(folder)
+    multiprocessing.set_start_method("fork", force=True)  # as a user's run starts its loader workers
     from rrg.cli import main
 
     try:
