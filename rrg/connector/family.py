@@ -65,11 +65,13 @@ class WordsOptions:
     kind: str = option("words", "text-only stages: the image slot holds embeddings of the report's own words, shuffled")
     slots: int = option(24, "prefix tokens M")
     keep: float = option(0.6, "largest share of the report's words that may stand in the slot; each sample draws its own share")
+    common: float = option(1.0, "words in more than this share of a micro-batch's reports are not shown; 1 shows them all")
     noise: float = option(0.3, "standard deviation of Gaussian noise, in units of the embedding table's")
 
     def check(self, path: str) -> None:
         check_number(f"{path}.slots", self.slots, least=1)
         check_number(f"{path}.keep", self.keep, above=0, most=1)
+        check_number(f"{path}.common", self.common, above=0, most=1)
         check_number(f"{path}.noise", self.noise, least=0)
 
 

@@ -29,12 +29,22 @@ class WordSlot(nn.Module):
         self._embed: Callable[[Tensor], Tensor] = facts["embed"]
         self._std: float | None = facts.get("embedding_std")
 
+    def _common(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """[B, L]: tokens that stand in more than the share `common` of the micro-batch's reports; they say nothing of a film."""
+        words = torch.unique(ids[mask])
+        place = torch.searchsorted(words, ids).clamp_max(max(len(words) - 1, 0))
+        present = torch.zeros(len(ids), len(words) + 1, dtype=torch.bool, device=ids.device)
+        rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
+        present[rows[mask], place[mask]] = True
+        return (present.float().mean(0) > self.options.common)[place] & mask
+
     def forward(self, tokens: Tensor | None, batch: Batch) -> Prefix:
         """`tokens` must be None. Each sample draws its share of words in (0, keep]; slots without a word hold only noise."""
         if tokens is not None:
             raise UserError("connector.kind: 'words' shows the report to the model; use it in stages with vision.kind: none")
         empty = int(batch.report_ids.shape[1] == 0)  # a micro-batch of which nothing could be read: one column to point at
         report_ids, report_mask = (nn.functional.pad(x, (0, empty)) for x in (batch.report_ids, batch.report_mask))
+        report_mask = report_mask & ~self._common(report_ids, report_mask)
         B, L = report_ids.shape
         device = report_ids.device
         order = torch.rand(B, L, device=device).masked_fill(~report_mask, 2.0).argsort(1)
