@@ -64,7 +64,17 @@ class CausalLanguage(nn.Module):
         super().train(mode)
         if self.options.train == "frozen":
             self.model.eval()
+            if mode and self.options.gradient_checkpointing:
+                self._mark_recomputing()
         return self
+
+    def _mark_recomputing(self) -> None:
+        """The library recomputes only in layers that say they train: their own flag is set, what is inside (dropout) stays."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        for module in self.model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = True
 
     @property
     def width(self) -> int:
