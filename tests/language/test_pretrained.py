@@ -119,7 +119,7 @@ def test_a_frozen_model_recomputes_its_activations_where_asked_and_gives_the_sam
         def count(*_):
             calls[-1] += 1
 
-        language.model.get_decoder().layers[0].mlp.register_forward_hook(count)
+        language.model.get_decoder().layers[0].input_layernorm.register_forward_hook(count)
         torch.manual_seed(3)
         prefix = torch.randn(2, 3, 16, requires_grad=True)
         language.loss(Prefix(prefix), batch).nll.sum().backward()
