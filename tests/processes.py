@@ -19,7 +19,7 @@ _CONTEXT.set_forkserver_preload(["rrg.train.loop", "rrg.train.inference", "trans
 
 def _run(arguments: list[str], log: str) -> None:
     os.setpgid(0, 0)  # its loader workers die with it when the group is killed
-    with open(log, "a") as file:
+    with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     # A child of the server would start its loader workers through a server of their own; a run of a user's forks them.

@@ -51,13 +51,21 @@ def write_shards(root: Path, counts: tuple[int, int, int] = (24, 6, 6), *, views
                 patient=f"P{number:04d}",
                 split=split,
                 views=tuple(View(f"{i}.jpg", planes[i]) for i in range(len(paths))),
-                sections=Sections(findings=CASES[case][0] * (1 + number % 2), impression="Seen.", indication=f"Pain {number % 5}."),
+                sections=Sections(
+                    findings=CASES[case][0] * (1 + number % 2), impression="Seen.", indication=f"Pain {number % 5}."
+                ),
                 labels=CASES[case][1],
             )
             studies.append(SourceStudy(study, tuple(paths)))
             number += 1
     out = root / "shards"
     build_shards(
-        out, studies, source={"name": "drawn"}, policy=ImagePolicy(), parser_version="none", studies_per_shard=per_shard, workers=1
+        out,
+        studies,
+        source={"name": "drawn"},
+        policy=ImagePolicy(),
+        parser_version="none",
+        studies_per_shard=per_shard,
+        workers=1,
     )
     return out

@@ -27,7 +27,7 @@ ORDER = [
     "view",
     "cli",
 ]
-# `prepare` writes shards: it is the one door from data to what comes after it. Recipes check their stages, and stages are recipes.
+# `prepare` writes shards: it is the one door from data to what comes after it. Recipes check their stages, which are recipes.
 ALLOWED = {("data.prepare", "shards"), ("recipe", "stages")}
 
 

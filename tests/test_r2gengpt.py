@@ -245,7 +245,7 @@ def test_word_slot_shows_report_words_and_refuses_films(drawn_shards):
     for row, ids, mask in zip(embeds, batch.report_ids, batch.report_mask, strict=True):
         nearest = torch.cdist(row[row.any(-1)], table).argmin(-1)
         assert set(nearest.tolist()) <= set(ids[mask].tolist())
-    with pytest.raises(UserError, match="vision.kind: none"):
+    with pytest.raises(UserError, match=r"vision\.kind: none"):
         built.model.connector(torch.zeros(1, 1, 1, 1), batch)
 
 

@@ -10,15 +10,15 @@ size=${RRG_DEMO:-full}
 export HF_HUB_OFFLINE=1
 
 case $size in
-    full) studies=1500 overrides=() ;;
-    small) studies=160 overrides=(train.max_steps=12 stages.text.train.epochs=2 train.validate_studies=8 train.warmup_steps=2) out=$out-small ;;
+    full) studies=3000 overrides=() ;;
+    small) studies=160 overrides=(train.max_steps=12 train.validate_studies=8) out=$out-small ;;
     *) echo "demo: RRG_DEMO is '$size'; write full or small" >&2; exit 2 ;;
 esac
 started=$SECONDS
 say() { printf '\n\033[1m[%3ds] %s\033[0m\n' $((SECONDS - started)) "$*"; }
 
 say "1/6 Drawing $studies synthetic studies in the layout of MIMIC-CXR-JPG, and packing them into shards"
-rrg prepare phantom --out "$out/cohort" --studies "$studies" --seed 1 --size 144 --shards "$out/shards"
+rrg prepare phantom --out "$out/cohort" --studies "$studies" --seed 1 --size 112 --shards "$out/shards"
 
 say "2/6 Training on two processes: first a small language model on the report text, which is then frozen; then the bridge"
 accelerate launch --config_file configs/accelerate/cpu_2.yaml launcher/train.py configs/demo/phantom.yaml \

@@ -29,9 +29,11 @@ def register(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the predictions file and say where it is."""
     from rrg.cli.quiet import quiet_libraries
+    from rrg.cli.room import room_in
 
     quiet_libraries()
     from rrg.train.inference import generate
 
-    generate(Path(options.directory), options.split, options.checkpoint, options.films, options.overrides)
+    with room_in(options.directory):
+        generate(Path(options.directory), options.split, options.checkpoint, options.films, options.overrides)
     return 0

@@ -24,11 +24,13 @@ def register(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train to the end."""
     from rrg.cli.quiet import quiet_libraries
+    from rrg.cli.room import room_in
     from rrg.recipe import load_recipe
 
     loaded = load_recipe(options.recipe, options.overrides)
     quiet_libraries()
     from rrg.train.loop import train
 
-    train(loaded)
+    with room_in(loaded.value.output):
+        train(loaded)
     return 0

@@ -43,7 +43,7 @@ def train(loaded: Loaded[Recipe]) -> Path:
         for name in loaded.value.stages:
             Run(stage_recipe(loaded, name), root, team).train()
         Run(loaded, root, team).train()
-    except UserError:
+    except (UserError, OSError):
         if new and team.leads:
             directory.abandon()
         raise

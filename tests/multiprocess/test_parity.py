@@ -66,7 +66,13 @@ def test_torchrun_with_two_processes(drawn_shards, one, tmp_path):
 
 
 def test_accelerate_with_the_repository_configuration(drawn_shards, one, tmp_path):
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu_2.yaml")]
+    accelerate = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(ROOT / "configs/accelerate/cpu_2.yaml"),
+    ]
     launch([*accelerate, *command(drawn_shards, tmp_path / "run")])
     assert events(tmp_path / "run", "start")[0]["world"] == 2
     same_training(tmp_path / "run", one)
