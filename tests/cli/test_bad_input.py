@@ -109,10 +109,12 @@ def test_a_missing_index_and_a_broken_manifest(drawn_shards, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_truncated_film_inside_a_shard(drawn_shards, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "ranks"), [(0, 1), (1, 1), (0, 2)])
+def test_a_truncated_film_inside_a_shard(drawn_shards, tmp_path, workers, ranks):
+    """Whichever process meets it, all stop together with the same line."""
     damaged_copy(drawn_shards, tmp_path / "shards", "S0003.0.jpg")
-    said = refused(train("shards", "train.batch_size=24", f"data.workers={workers}"), tmp_path, talks=True)
+    words = train("shards", "train.batch_size=24", f"data.workers={workers}")
+    said = refused(words, tmp_path, talks=True, ranks=ranks)
     assert "1 damaged studies, data.max_damaged 0" in said and "S0003" in said and "damaged.jsonl" in said
     assert not (tmp_path / "run" / "checkpoints").exists(), "no step was taken"
     assert json.loads((tmp_path / "run" / "damaged.jsonl").read_text())["member"] == "S0003.0.jpg"
@@ -129,10 +131,10 @@ def test_more_processes_than_studies_in_a_batch(drawn_shards, tmp_path):
 
 def test_models_that_are_not_there(drawn_shards, tmp_path):
     """And the run can be started in the same directory once the name is right."""
-    for name in (f"{tmp_path}/no/swin", "./swin", "swin", "no-one/has-this"):
+    for name in (f"{tmp_path}/no/swin", "swin", "no-one/has-this"):
         said = refused(train(drawn_shards, f"vision={{kind: vit, name: '{name}'}}"), tmp_path)
         assert "vision.name" in said and name in said and "write" in said
-    for name in (f"{tmp_path}/no/llm", "./llm", "llm", "no-one/has-this", "stage:text", "embedded:llama", ""):
+    for name in (f"{tmp_path}/no/llm", "no-one/has-this", "stage:text", "embedded:llama", ""):
         said = refused(train(drawn_shards, f"language={{kind: causal_lm, name: '{name}'}}"), tmp_path)
         assert "language.name" in said and name in said
     assert left(tmp_path) == []
