@@ -270,3 +270,8 @@ def test_batch_and_prefix_move_between_devices(drawn_shards):
     batch = batch_of(system(drawn_shards))
     assert isinstance(batch.to("cpu"), Batch) and batch.to("meta").report_ids.device.type == "meta"
     assert Prefix(torch.zeros(1, 1, 1)).mask is None
+
+
+def test_a_language_model_with_dropout_is_checked_without_it(drawn_shards):
+    built = system(drawn_shards, "language.train=full", "language.dropout=0.5")
+    assert built.model.train().language.model.training

@@ -35,6 +35,8 @@ class ReportHead:
         Raises:
             UserError: this family's logits are not head(decoder(x)), so the loss would be another model's.
         """
+        training = self._model.training
+        self._model.eval()  # dropout would make the two differ
         embedding = self._model.get_input_embeddings()
         ids = torch.arange(3, device=embedding.weight.device)[None] + 1
         embeds = embedding(ids)
@@ -42,6 +44,7 @@ class ReportHead:
         logits = self._model(inputs_embeds=embeds, use_cache=False).logits[0].float()
         theirs = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         hidden = self._model.get_decoder()(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]
+        self._model.train(training)
         if not torch.allclose(self.rows(hidden, labels), theirs, rtol=2e-2, atol=2e-2):
             raise UserError(
                 f"language: {type(self._model).__name__} computes its logits in a way the report loss does not know; "
