@@ -38,6 +38,7 @@ def test_an_unreachable_hub_is_found_out_before_the_client_retries(monkeypatch: 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy"):
             monkeypatch.delenv(name, raising=False)
         with pytest.raises(UserError, match="cannot be reached; write a path"):
