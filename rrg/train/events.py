@@ -9,6 +9,7 @@ import datetime
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class EventLog:
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 
+            threading.excepthook = _thread_excepthook
             self._board = SummaryWriter(str(tensorboard), purge_step=from_step)
 
     def write(self, event: str, step: int, **values: Any) -> None:
@@ -76,3 +78,10 @@ def _end_line(path: Path) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
+
+
+def _thread_excepthook(arguments: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes from its own thread, which would print a traceback on a full disk; `EventLog` says it in words."""
+    writes = type(arguments.thread).__module__.startswith("tensorboard.")
+    if not (writes and isinstance(arguments.exc_value, OSError)):
+        threading.__excepthook__(arguments)
