@@ -19,10 +19,13 @@ EMBEDDED = [
     "onnx>=1.17,<2",
     "sentencepiece>=0.2,<1",
 ]
-KERNELS = ["triton>=3.7,<3.10; sys_platform == 'linux'"]
+KERNELS = ["triton>=3.7,<3.8; sys_platform == 'linux'"]
 METRICS = ["pycocoevalcap>=1.2,<2"]
-DICOM = ["pydicom>=3,<4"]
+DICOM = ["pydicom>=3,<4", "pylibjpeg>=2,<3", "pylibjpeg-libjpeg>=2,<3", "pylibjpeg-openjpeg>=2,<3", "pylibjpeg-rle>=2,<3"]
+REMOTE = ["aiohttp>=3.9,<4", "s3fs>=2025.2"]  # shards read over http(s):// and s3://
 DEV = [
+    "moto[s3,server]>=5,<6",
+    "liger-kernel>=0.6,<1; sys_platform == 'linux'",
     "pytest>=8,<10",
     "hypothesis>=6.100,<7",
     "ruff>=0.12,<1",
@@ -61,8 +64,9 @@ setup(
         "kernels": KERNELS,
         "metrics": METRICS,
         "dicom": DICOM,
+        "remote": REMOTE,
         "demo": TRAIN + EMBEDDED,
-        "dev": TRAIN + EMBEDDED + DEV,
+        "dev": TRAIN + EMBEDDED + KERNELS + DICOM + REMOTE + DEV,
     },
     entry_points={"console_scripts": ["rrg = rrg.cli:main"]},
 )
