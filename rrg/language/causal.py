@@ -136,9 +136,19 @@ class CausalLanguage(nn.Module):
                 attention_mask=mask.long(),
                 eos_token_id=end,
                 pad_token_id=end if pad is None else pad,
+                logits_processor=self._guidance(prefix, batch, decoding),
                 **decoding.arguments(),
             )
         return [self._text(row, end) for row in ids.tolist()]
+
+    def _guidance(self, prefix: Prefix | None, batch: Batch, decoding: Decoding) -> list[Any]:
+        """The rule that weighs the film against the same prompt with an empty image slot, where the decoding asks for it."""
+        if decoding.guidance == 1 or prefix is None:
+            return []
+        from rrg.language.guidance import Guidance
+
+        embeds, mask = self.sequence(None, batch, report=False)
+        return [Guidance(self.model, embeds, mask, decoding.guidance, decoding.guidance_plausibility)]
 
     def _text(self, ids: list[int], end: int) -> str:
         if end in ids:

@@ -22,6 +22,8 @@ class Decoding:
     no_repeat_ngram_size: int = option(0, "forbid repeating n-grams of this size; 0 is off")
     min_new_tokens: int = option(40, "no end symbol before this many tokens")
     max_new_tokens: int = option(100, "the report is cut here")
+    guidance: float = option(1.0, "how much more than likelihood the film counts, against the same prompt without it; 1 is off")
+    guidance_plausibility: float = option(0.1, "guided tokens have at least this share of the likeliest token's probability")
 
     def check(self, path: str) -> None:
         if self.num_beams < 1:
@@ -40,6 +42,18 @@ class Decoding:
             raise UserError(f"{path}.length_penalty: {self.length_penalty}; write a number, 1.0 for the mean log-likelihood")
         if self.no_repeat_ngram_size < 0:
             raise UserError(f"{path}.no_repeat_ngram_size: {self.no_repeat_ngram_size}; write 0 for off")
+        self._check_guidance(path)
+
+    def _check_guidance(self, path: str) -> None:
+        if not 0 <= self.guidance < math.inf:
+            raise UserError(f"{path}.guidance: {self.guidance}; write 1.0 for none, or a factor such as 1.5")
+        if self.guidance != 1 and self.num_beams > 1:
+            raise UserError(
+                f"{path}.guidance: {self.guidance} with num_beams {self.num_beams}; guidance goes with greedy search and sampling: "
+                "write num_beams=1, or guidance=1.0"
+            )
+        if not 0 <= self.guidance_plausibility <= 1:
+            raise UserError(f"{path}.guidance_plausibility: {self.guidance_plausibility}; write a share between 0 and 1")
 
     def arguments(self) -> dict[str, object]:
         """Keyword arguments of `generate`. Sampling settings are passed only when sampling: newer libraries refuse the rest."""
