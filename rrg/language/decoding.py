@@ -49,8 +49,8 @@ class Decoding:
             raise UserError(f"{path}.guidance: {self.guidance}; write 1.0 for none, or a factor such as 1.5")
         if self.guidance != 1 and self.num_beams > 1:
             raise UserError(
-                f"{path}.guidance: {self.guidance} with num_beams {self.num_beams}; guidance goes with greedy search and sampling: "
-                "write num_beams=1, or guidance=1.0"
+                f"{path}.guidance: {self.guidance} with num_beams {self.num_beams}; guidance goes with greedy search and "
+                "sampling: write num_beams=1, or guidance=1.0"
             )
         if not 0 <= self.guidance_plausibility <= 1:
             raise UserError(f"{path}.guidance_plausibility: {self.guidance_plausibility}; write a share between 0 and 1")

@@ -1,10 +1,11 @@
 """Guided decoding: tokens are scored by what the film adds to the language model's own expectation.
 
-Classifier-free guidance (Ho & Salimans 2022, eq. 6) in the form used for language models (Sanchez et al. 2023, "Stay on topic with
-Classifier-Free Guidance"), with the film as the condition: score = blind + γ·(seeing − blind), both log-probabilities. `blind` is
-the same model under the same prompt without the image slot's content. Candidates are the tokens that the seeing model itself finds
-plausible (Li et al. 2023, "Contrastive Decoding", eq. 2). Most studies are near normal, so the likeliest report is the average one
-for nearly every film; guidance asks instead which report this film speaks for. B studies, T prompt tokens, H width, W vocabulary.
+Classifier-free guidance (Ho & Salimans 2022, eq. 6) in the form used for language models (Sanchez et al. 2023, "Stay on topic
+with Classifier-Free Guidance"), with the film as the condition: score = blind + γ·(seeing − blind), both log-probabilities.
+`blind` is the same model under the same prompt without the image slot's content. Candidates are the tokens that the seeing model
+itself finds plausible (Li et al. 2023, "Contrastive Decoding", eq. 2). Most studies are near normal, so the likeliest report is
+the average one for nearly every film; guidance asks instead which report this film speaks for. B studies, T prompt tokens,
+H width, W vocabulary.
 """
 
 from __future__ import annotations
