@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from rrg.errors import UserError
+from rrg.data.codestreams import MOST_SCANS, count_scans
+from rrg.data.dicom import MOST_PIXELS, DicomError, is_dicom, read_dicom
+from rrg.data.dicom_tones import TONES
+from rrg.errors import UserError, nearest
 
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -28,34 +33,51 @@ class ImagePolicy:
 
     `size` is the shorter side in pixels (aspect kept, never enlarged); None keeps its own size. A JPEG that needs no reduction
     is stored byte for byte; everything else is encoded as JPEG of `quality`, with one channel if its channels are all equal.
-    Every film is decoded completely once, so what is in a shard is known to decode.
+    Every film is decoded completely once, so what is in a shard is known to decode. `tones` of `dicom_tones.TONES` says how a
+    DICOM film's stored values become grey levels; JPEG and PNG are stored with the levels they have.
     """
 
     size: int | None = None
     quality: int = 95
+    tones: str = "window"
 
     def __post_init__(self) -> None:
         if self.size is not None and (isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 8):
             raise UserError(f"image size {self.size!r}: write the shorter side in pixels, 8 or more, or leave it out")
         if isinstance(self.quality, bool) or not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
             raise UserError(f"image quality {self.quality!r}: write a JPEG quality from 1 to 100")
+        if self.tones not in TONES:
+            raise UserError(f"tones {self.tones!r} are not known; {nearest(str(self.tones), TONES)}")
+
+    def record(self) -> dict[str, Any]:
+        """What a plan and a manifest hold of it. `tones` only where it is not the default: it matters to DICOM films alone."""
+        record = dataclasses.asdict(self)
+        if self.tones == "window":
+            del record["tones"]
+        return record
 
 
 class FilmError(ValueError):
-    """The bytes are not a whole JPEG or PNG."""
+    """The bytes are not a whole film in JPEG, PNG or DICOM."""
 
 
 def prepare_film(data: bytes, policy: ImagePolicy) -> bytes:
     """JPEG bytes of one film under `policy`.
 
-    Takes JPEG (grayscale or colour) and PNG (grayscale of 1-16 bits, palette, colour; an alpha channel is dropped). Raises
-    FilmError where the file is neither, is cut short, or does not decode without complaint.
+    Takes JPEG (grayscale or colour), PNG (grayscale of 1-16 bits, palette, colour; an alpha channel is dropped) and DICOM (one
+    grey frame, see `rrg.data.dicom`). Raises FilmError where the file is none of them, is cut short, has more pixels than any
+    film or does not decode without complaint; UserError where a package is missing to decode it.
     """
     if data.startswith(_JPEG):
         return _prepare_jpeg(data, policy)
     if data.startswith(_PNG):
         return _encode(_shrink(_decode_png(data), policy.size), policy.quality)
-    raise FilmError("empty file" if not data else "neither a JPEG nor a PNG")
+    if is_dicom(data):
+        try:
+            return _encode(_shrink(read_dicom(data, policy.tones)[..., None], policy.size), policy.quality)
+        except DicomError as error:
+            raise FilmError(f"DICOM: {error}") from None
+    raise FilmError("empty file" if not data else "neither a JPEG nor a PNG nor a DICOM file")
 
 
 def prepared_size(height: int, width: int, size: int | None) -> tuple[int, int]:
@@ -69,16 +91,27 @@ def prepared_size(height: int, width: int, size: int | None) -> tuple[int, int]:
 def _prepare_jpeg(data: bytes, policy: ImagePolicy) -> bytes:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        _refuse_bombs(height, width, count_scans(data))
         target = prepared_size(height, width, policy.size)
         least = 0 if policy.size is None else min(int(policy.size * _MARGIN), height, width)
         pixels = simplejpeg.decode_jpeg(
             data, "GRAY" if colours == "Gray" else "RGB", min_height=least, min_width=least, strict=True
         )
+    except FilmError:
+        raise
     except ValueError as error:
         raise FilmError(f"damaged JPEG: {error}") from None
     if target == (height, width):
         return data
     return _encode(_resize(pixels, target), policy.quality)
+
+
+def _refuse_bombs(height: int, width: int, scans: int = 1) -> None:
+    """Raises FilmError for what a decoder would spend gigabytes or minutes on; no film comes near."""
+    if height * width > MOST_PIXELS:
+        raise FilmError(f"{height} x {width} pixels is not the size of a film")
+    if scans > MOST_SCANS:
+        raise FilmError(f"a JPEG of {scans} scans is no film")
 
 
 def _decode_png(data: bytes) -> np.ndarray:
@@ -87,11 +120,14 @@ def _decode_png(data: bytes) -> np.ndarray:
         raise FilmError("damaged PNG: cut short")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            _refuse_bombs(image.height, image.width)
             image.load()
             if image.mode.startswith("I"):
                 return _to_eight_bits(np.asarray(image))[..., None]
             grey = image.mode in {"1", "L", "LA"}
             pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    except FilmError:
+        raise
     except Image.UnidentifiedImageError:
         raise FilmError("damaged PNG: its header cannot be read") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:

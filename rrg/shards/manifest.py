@@ -8,8 +8,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from rrg.data.study import SPLITS
 from rrg.errors import UserError
 from rrg.shards.images import ImagePolicy
 from rrg.shards.storage import Storage
@@ -18,7 +20,10 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 EXCLUDED = "excluded.jsonl"
 
-_SHARD = re.compile(r"(train|val|test)-\d{6}\.tar\Z")
+_SHARD = re.compile(r"(train|val|test)-\d{6}\.tar\Z", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_MOST = 1 << 60
+_SAID = 300  # characters
 
 
 def shard_name(split: str, number: int) -> str:
@@ -46,6 +51,10 @@ class ShardEntry:
     def __post_init__(self) -> None:
         if not _SHARD.match(self.name) or not self.name.startswith(self.split + "-"):
             raise ValueError(f"shard name {self.name!r}")
+        _check_counts(self.name, bytes=self.bytes, studies=self.studies, images=self.images)
+        for what in (self.sha256, self.index_sha256):
+            if not _SHA256.match(what):
+                raise ValueError(f"{self.name}: {what!r} is no sha-256")
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,15 @@ class SplitEntry:
     studies: int
     images: int
     patients: int
+
+    def __post_init__(self) -> None:
+        _check_counts("a split", studies=self.studies, images=self.images, patients=self.patients)
+
+
+def _check_counts(where: str, **counts: Any) -> None:
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < _MOST:
+            raise ValueError(f"{where}: {name} is {count!r}")
 
 
 @dataclass(frozen=True)
@@ -73,12 +91,12 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Canonical bytes: sorted keys, indented, UTF-8."""
-        return canonical(dataclasses.asdict(self), indent=2) + b"\n"
+        return canonical({**dataclasses.asdict(self), "image_policy": self.image_policy.record()}, indent=2) + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Inverse of `to_json`. Raises ValueError where `data` is no manifest of this format."""
-        record = json.loads(data)
+        record = parse_json(data)
         if not isinstance(record, dict) or "format" not in record:
             raise ValueError("no format version")
         if record["format"] != FORMAT:
@@ -87,9 +105,21 @@ class Manifest:
             record["image_policy"] = ImagePolicy(**record["image_policy"])
             record["shards"] = tuple(ShardEntry(**shard) for shard in record["shards"])
             record["splits"] = {name: SplitEntry(**split) for name, split in record["splits"].items()}
-            return cls(**record)
-        except (KeyError, TypeError, AttributeError) as error:
+            manifest = cls(**record)
+        except (KeyError, TypeError, AttributeError, UserError) as error:
             raise ValueError(f"not a manifest: {error}") from None
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        _check_counts("manifest", excluded=self.excluded)
+        names = [shard.name for shard in self.shards]
+        if len(set(names)) != len(names):
+            raise ValueError("a shard is listed twice")
+        for name in {shard.split for shard in self.shards} | set(self.splits):
+            held = sum(shard.studies for shard in self.of_split(name))
+            if name not in self.splits or name not in SPLITS or self.splits[name].studies != held:
+                raise ValueError(f"split {name!r}: its shards hold {held} studies, the totals say otherwise")
 
     def of_split(self, split: str) -> tuple[ShardEntry, ...]:
         """The shards of one split, in order."""
@@ -101,33 +131,46 @@ class Manifest:
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def parse_json(data: bytes | str) -> Any:
+    """A JSON value, whatever the bytes are. Raises ValueError."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says of a damaged file, fit for a message: names in such a file may hold anything."""
+    return " ".join(str(error).split())[:_SAID]
+
+
 def canonical(value: Any, indent: int | None = None) -> bytes:
     """JSON with sorted keys, so that equal values give equal bytes."""
     separators = (",", ":") if indent is None else None
     return json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, separators=separators).encode()
 
 
-def list_folder(storage: Storage) -> dict[str, int]:
-    """Bytes of every file in a folder of shards. Raises UserError if there is no such folder."""
+def read_manifest(storage: Storage) -> Manifest:
+    """The manifest of a folder. Raises UserError if the folder or the manifest is missing, unreadable, damaged or of another
+    format."""
+    root = storage.root
     try:
-        return storage.sizes()
+        return Manifest.from_json(storage.read(MANIFEST))
     except (FileNotFoundError, NotADirectoryError):
+        raise UserError(_absent(root)) from None
+    except OSError as error:
+        raise UserError(f"{root}/{MANIFEST} cannot be read: {error.strerror or type(error).__name__}") from None
+    except ValueError as error:
         raise UserError(
-            f"no folder {storage.root}: write shards there with 'rrg prepare … --out {storage.root}', or correct data.shards"
+            f"{root}/{MANIFEST} cannot be used ({one_line(error)}): prepare the shards again into another folder"
         ) from None
 
 
-def read_manifest(storage: Storage, files: Mapping[str, int] | None = None) -> Manifest:
-    """The manifest of a folder; `files` is its listing where the caller has one.
-
-    Raises UserError if the folder or the manifest is missing, damaged or of another format.
-    """
-    root = storage.root
-    if MANIFEST not in (list_folder(storage) if files is None else files):
-        raise UserError(
-            f"{root} holds no {MANIFEST}: run 'rrg prepare … --out {root}' to its end (it carries on where it stopped)"
+def _absent(root: str) -> str:
+    if "://" in root:
+        return (
+            f"no folder of shards at {root}: there is no {root}/{MANIFEST}; correct data.shards, or copy the whole folder there"
         )
-    try:
-        return Manifest.from_json(storage.read(MANIFEST))
-    except (ValueError, UserError) as error:
-        raise UserError(f"{root}/{MANIFEST} cannot be used ({error}): prepare the shards again into another folder") from None
+    if not Path(root).is_dir():
+        return f"no folder {root}: write shards there with 'rrg prepare … --out {root}', or correct data.shards"
+    return f"{root} holds no {MANIFEST}: run 'rrg prepare … --out {root}' to its end (it carries on where it stopped)"

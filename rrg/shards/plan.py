@@ -77,7 +77,7 @@ class Plan:
             "format": FORMAT,
             "source": dict(self.source),
             "parser_version": self.parser_version,
-            "image_policy": dataclasses.asdict(self.policy),
+            "image_policy": self.policy.record(),
             "studies_per_shard": self.studies_per_shard,
             "studies": {split: len(studies) for split, studies in self.studies.items()},
             "studies_sha256": {split: _digest_of(studies) for split, studies in self.studies.items()},
@@ -90,7 +90,7 @@ class Plan:
 
     def tasks(self, folder: Path) -> Iterator[ShardTask]:
         """The shards one after another; nothing is kept, so memory does not grow with their number."""
-        common = canonical([FORMAT, dict(self.source), self.parser_version, dataclasses.asdict(self.policy)])
+        common = canonical([FORMAT, dict(self.source), self.parser_version, self.policy.record()])
         for split, studies in self.studies.items():
             for number, first in enumerate(range(0, len(studies), self.studies_per_shard)):
                 part = tuple(studies[first : first + self.studies_per_shard])
