@@ -6,6 +6,7 @@ pure function of (seed, epoch, study, view): whichever worker or rank prepares a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from dataclasses import dataclass
@@ -154,6 +155,17 @@ def _decode_pillow(data: bytes, shorter: int | None = None) -> np.ndarray:
         raise ValueError(f"not a readable image: {error}") from None
 
 
+def least_side(preprocessing: Preprocessing, augmentation: Augmentation | None = None) -> int:
+    """What `decode` has to leave of a film's shorter side, in pixels.
+
+    Twice the size that is needed, so that the resize still averages and published pixels keep to rounding.
+    """
+    longest = max(preprocessing.size, preprocessing.shorter or 0)
+    if augmentation is not None and augmentation.kind == "random_crop":
+        longest = max(longest, augmentation.resize)
+    return 2 * longest
+
+
 def prepare_film(
     data: bytes,
     preprocessing: Preprocessing,
@@ -165,11 +177,7 @@ def prepare_film(
     view: int = 0,
 ) -> Tensor:
     """The film as float32 [3, S, S], normalised. Raises ValueError on damaged bytes, as `decode` does."""
-    longest = max(preprocessing.size, preprocessing.shorter or 0)
-    if augmentation is not None and augmentation.kind == "random_crop":
-        longest = max(longest, augmentation.resize)
-    # Twice the size that is needed, so that the resize still averages and published pixels keep to rounding.
-    pixels = decode(data, shorter=2 * longest)
+    pixels = decode(data, shorter=least_side(preprocessing, augmentation))
     return prepare_pixels(pixels, preprocessing, augmentation, seed=seed, epoch=epoch, study=study, view=view)
 
 
@@ -272,7 +280,32 @@ def _normalise(values: np.ndarray, preprocessing: Preprocessing) -> Tensor:
     import torch
 
     x_chw = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+    if values.dtype == np.uint8:
+        return _looked_up(x_chw, _levels(preprocessing.mean, preprocessing.std))
+    return torch.from_numpy(_scaled(x_chw, preprocessing.mean, preprocessing.std))
+
+
+def _scaled(x_chw: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """float32 [3, H, W]: [1 or 3, H, W] of 0 to 255, normalised."""
     x_chw = np.broadcast_to(x_chw, (3, *x_chw.shape[1:]))
-    mean = np.asarray(preprocessing.mean, dtype=np.float32).reshape(-1, 1, 1)
-    std = np.asarray(preprocessing.std, dtype=np.float32).reshape(-1, 1, 1)
-    return torch.from_numpy((x_chw * np.float32(1 / 255) - mean) / std)
+    columns = [np.asarray(values, dtype=np.float32).reshape(-1, 1, 1) for values in (mean, std)]
+    return (x_chw * np.float32(1 / 255) - columns[0]) / columns[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """float32 [3, 256]: what each grey value becomes in each channel."""
+    import torch
+
+    return torch.from_numpy(_scaled(np.arange(256, dtype=np.uint8).reshape(1, 1, 256), mean, std)[:, 0].copy())
+
+
+def _looked_up(x_chw: np.ndarray, levels: Tensor) -> Tensor:
+    """`_scaled` of eight-bit values, bit for bit, by table: the arithmetic makes three arrays of a film's size on its way."""
+    import torch
+
+    places = torch.from_numpy(x_chw.astype(np.int32)).view(len(x_chw), -1)
+    out = torch.empty(3, places.shape[1])
+    for channel in range(3):
+        torch.index_select(levels[channel], 0, places[channel % len(places)], out=out[channel])
+    return out.view(3, *x_chw.shape[1:])
