@@ -25,6 +25,7 @@ ORDER = [
     "generate",
     "train",
     "view",
+    "bench",
     "cli",
 ]
 # `prepare` writes shards: it is the one door from data to what comes after it. Recipes check their stages, which are recipes.
