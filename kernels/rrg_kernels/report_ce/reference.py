@@ -1,7 +1,7 @@
-"""Cross-entropy of a linear head, in chunks of rows, with no weight gradient where the head is frozen.
+"""Cross-entropy of a linear head in plain PyTorch: with full logits, and in chunks of rows without a weight gradient.
 
 The training systems this serves freeze the language model: its head needs the gradient of its input and nothing else. So the
-forward pass computes, chunk by chunk, the loss of each row and d loss / d hidden together; neither the [R, V] logits nor a
+chunked path computes, chunk by chunk, the loss of each row and d loss / d hidden together; neither the [R, V] logits nor a
 [V, H] weight gradient ever exists. A head that is itself trained takes the recomputing path, which autograd differentiates.
 
 Shapes: R label rows, H hidden width, V vocabulary.
@@ -9,98 +9,148 @@ Shapes: R label rows, H hidden width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+SLICE = 1 << 19  # logits worked on at a time after the product: 2 MB, so that elementwise steps stay in the processor's cache
 
-def report_cross_entropy(
+
+class Head(NamedTuple):
+    """How hidden rows become logits, cap(scale · (hidden Wᵀ + b)), and logits a loss.
+
+    Attributes:
+        softcap: Gemma-style cap c·tanh(x/c) on the logits.
+        scale: factor on the logits (Cohere, Granite).
+        smoothing: share of the target that is spread over the whole vocabulary (Szegedy et al. 2016, §7).
+        ignore_index: rows with this label have loss and gradient 0.
+    """
+
+    softcap: float | None = None
+    scale: float = 1.0
+    smoothing: float = 0.0
+    ignore_index: int = -100
+
+
+class RowLosses(NamedTuple):
+    """`losses` [R] float32; d losses[r] / d hidden[r] [R, H] where asked for; `argmax` [R] int64 and `entropy` [R] float32, in
+    nats, of the predicted distribution where asked for. What was not asked for is empty."""
+
+    losses: Tensor
+    gradient: Tensor
+    argmax: Tensor
+    entropy: Tensor
+
+
+def full_logits_losses(
+    hidden_rh: Tensor, weight_vh: Tensor, labels_r: Tensor, bias_v: Tensor | None, token_weights_r: Tensor | None, head: Head
+) -> Tensor:
+    """The textbook form, [R] float32, differentiable in everything: all logits at once."""
+    losses = F.cross_entropy(
+        _logits(hidden_rh, weight_vh, bias_v, head),
+        labels_r,
+        reduction="none",
+        ignore_index=head.ignore_index,
+        label_smoothing=head.smoothing,
+    )
+    return losses if token_weights_r is None else losses * token_weights_r.float()
+
+
+def trained_head_losses(
     hidden_rh: Tensor,
     weight_vh: Tensor,
     labels_r: Tensor,
-    bias_v: Tensor | None = None,
+    bias_v: Tensor | None,
+    token_weights_r: Tensor | None,
+    head: Head,
+    chunk_rows: int,
+) -> Tensor:
+    """Chunks whose logits are recomputed in the backward pass, for a head that gets a gradient of its own; [R] float32."""
+    if not len(hidden_rh):
+        return hidden_rh.float().sum(-1) + 0.0 * weight_vh.sum()  # an empty loss that still reaches the weight
+
+    def chunk(part: slice) -> Tensor:
+        weights = None if token_weights_r is None else token_weights_r[part]
+        return full_logits_losses(hidden_rh[part], weight_vh, labels_r[part], bias_v, weights, head)
+
+    parts = [slice(start, start + chunk_rows) for start in range(0, len(hidden_rh), chunk_rows)]
+    return torch.cat([checkpoint(chunk, part, use_reentrant=False) for part in parts])
+
+
+@torch.no_grad()
+def chunked_losses(
+    hidden_rh: Tensor,
+    weight_vh: Tensor,
+    labels_r: Tensor,
+    bias_v: Tensor | None,
+    token_weights_r: Tensor | None,
+    head: Head,
+    chunk_rows: int,
     *,
-    softcap: float | None = None,
-    scale: float = 1.0,
-    chunk_rows: int = 256,
-) -> Tensor:
-    """Negative log-likelihood of each row, [R] float32: -log softmax(cap(scale · (hidden Wᵀ + b)))[label].
-
-    Args:
-        hidden_rh: rows that carry a label, any float dtype.
-        weight_vh: head weight, in the dtype the product is computed in.
-        labels_r: token ids in [0, V).
-        softcap: Gemma-style cap c·tanh(x/c) on the logits.
-        scale: factor on the logits (Cohere, Granite).
-        chunk_rows: rows whose logits exist at one time: the memory bound is chunk_rows · V floats.
-
-    Raises:
-        ValueError: shapes that do not fit, or no positive chunk size.
-    """
-    if hidden_rh.ndim != 2 or weight_vh.ndim != 2 or hidden_rh.shape[1] != weight_vh.shape[1]:
-        raise ValueError(f"hidden {tuple(hidden_rh.shape)} and weight {tuple(weight_vh.shape)} must be [R, H] and [V, H]")
-    if labels_r.shape != hidden_rh.shape[:1]:
-        raise ValueError(f"labels {tuple(labels_r.shape)} must be [{hidden_rh.shape[0]}]")
-    if chunk_rows < 1:
-        raise ValueError(f"chunk_rows is {chunk_rows}; write 1 or more")
-    if weight_vh.requires_grad or (bias_v is not None and bias_v.requires_grad):
-        return _trained_head(hidden_rh, weight_vh, labels_r, bias_v, softcap, scale, chunk_rows)
-    return _FrozenHead.apply(hidden_rh, weight_vh, labels_r, bias_v, softcap, scale, chunk_rows)
+    gradient: bool,
+    statistics: bool,
+) -> RowLosses:
+    """Losses and, where asked for, their gradient and statistics, with the logits of `chunk_rows` rows at one time."""
+    R = len(hidden_rh)
+    result = RowLosses(
+        losses=hidden_rh.new_empty(R, dtype=torch.float32),
+        gradient=torch.empty_like(hidden_rh if gradient else hidden_rh[:0]),
+        argmax=hidden_rh.new_empty(R if statistics else 0, dtype=torch.long),
+        entropy=hidden_rh.new_empty(R if statistics else 0, dtype=torch.float32),
+    )
+    rows = max(8, SLICE // len(weight_vh))
+    for start in range(0, R, chunk_rows):
+        logits = _logits(hidden_rh[start : start + chunk_rows], weight_vh, bias_v, head)
+        for first in range(0, len(logits), rows):
+            part = slice(start + first, start + min(first + rows, len(logits)))
+            weights = None if token_weights_r is None else token_weights_r[part]
+            _reduce(logits[first : first + rows], labels_r[part], weights, head, result, part, gradient)
+        if gradient:
+            delta = logits.to(weight_vh.dtype)
+            result.gradient[start : start + chunk_rows] = (delta @ weight_vh).to(hidden_rh.dtype)
+    return result
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None, scale: float) -> Tensor:
-    logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
-    if scale != 1.0:
-        logits = logits * scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, head: Head) -> Tensor:
+    logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
+    if head.scale != 1.0:
+        logits = logits * head.scale
+    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
 
 
-def _trained_head(
-    hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, softcap: float | None, scale: float, rows: int
-) -> Tensor:
-    """Chunks whose logits are recomputed in the backward pass, for a head that gets a gradient of its own."""
-
-    def chunk(h: Tensor, y: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(_logits(h, weight, bias, softcap, scale), y, reduction="none")
-
-    if not len(hidden):
-        return hidden.float().sum(-1) + 0.0 * weight.sum()  # an empty loss that still reaches the weight
-    pairs = zip(hidden.split(rows), labels.split(rows), strict=True)
-    return torch.cat([checkpoint(chunk, h, y, use_reentrant=False) for h, y in pairs])
-
-
-class _FrozenHead(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        bias: Tensor | None,
-        softcap: float | None,
-        scale: float,
-        rows: int,
-    ) -> Tensor:
-        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
-        gradient = torch.empty_like(hidden) if hidden.requires_grad else None
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            logits = _logits(hidden[part], weight, bias, softcap, scale)
-            labels_part = labels[part, None]
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            losses[part] = (normaliser - logits.gather(-1, labels_part)).squeeze(-1)
-            if gradient is not None:
-                slope = 1.0 if softcap is None else 1.0 - (logits / softcap) ** 2
-                delta = (logits - normaliser).exp_()
-                delta.scatter_add_(-1, labels_part, torch.full_like(labels_part, -1.0, dtype=delta.dtype))
-                gradient[part] = ((delta * slope * scale).to(weight.dtype) @ weight).to(hidden.dtype)
-        ctx.save_for_backward(gradient)
-        return losses
-
-    @staticmethod
-    def backward(ctx: Any, grad_losses: Tensor) -> Any:
-        (gradient,) = ctx.saved_tensors
-        grad_hidden = None if gradient is None else gradient * grad_losses[:, None].to(gradient.dtype)
-        return grad_hidden, None, None, None, None, None, None
+def _reduce(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, head: Head, result: RowLosses, part: slice, gradient: bool
+) -> None:
+    """Write the losses of some rows (and statistics, if `result` has room); make d loss / d product of their logits, in place."""
+    ignored = labels == head.ignore_index
+    labels = labels.masked_fill(ignored, 0)[:, None]
+    normaliser = logits.logsumexp(-1, keepdim=True)
+    losses = (normaliser - logits.gather(-1, labels)).squeeze(-1)
+    if head.smoothing:
+        spread = normaliser.squeeze(-1) - logits.mean(-1)
+        losses = (1.0 - head.smoothing) * losses + head.smoothing * spread
+    if weights is not None:
+        losses = losses * weights.float()
+    result.losses[part] = losses.masked_fill_(ignored, 0.0)
+    if len(result.argmax):
+        result.argmax[part] = logits.argmax(-1)
+        surprise = normaliser - logits
+        share = (-surprise).exp_()
+        result.entropy[part] = torch.where(share > 0, share * surprise, 0.0).sum(-1)
+    if not gradient:
+        return
+    slope = None if head.softcap is None else 1.0 - (logits / head.softcap) ** 2
+    delta = logits.sub_(normaliser).exp_()
+    delta.scatter_add_(-1, labels, torch.full_like(labels, head.smoothing - 1.0, dtype=delta.dtype))
+    if head.smoothing:
+        delta.sub_(head.smoothing / logits.shape[-1])
+    if slope is not None:
+        delta.mul_(slope)
+    if head.scale != 1.0:
+        delta.mul_(head.scale)
+    if weights is not None:
+        delta.mul_(weights.float()[:, None])
+    delta.masked_fill_(ignored[:, None], 0.0)

@@ -1,0 +1,64 @@
+"""How a sweep over the head is cut: groups of rows, blocks of the vocabulary, and tiles.
+
+One block of the vocabulary is visited twice in a row, first for its logits and then for its part of the gradient. The cut is made
+so that everything in between fits in the L2 cache of an A100: the block's weights, the group's hidden rows, their gradient
+so far (float32) and the block's probabilities. Then the head is read from memory once per group of rows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+BUDGET = 36 << 20  # bytes of L2 that a step may use: nine tenths of an A100's 40 MiB
+ROWS_SHARE = 2 / 3  # the most of it that hidden rows and their gradient may take
+
+
+class Tiles(NamedTuple):
+    """Tile sizes of the two products, R rows × V vocabulary × H width, and how each is launched."""
+
+    rows: int = 64
+    vocabulary: int = 128
+    width: int = 64  # of the logits' inner dimension
+    out: int = 128  # of the gradient's width
+    inner: int = 64  # of the gradient's inner dimension; divides `vocabulary`
+    warps: int = 4
+    stages: int = 3
+
+
+class Plan(NamedTuple):
+    """Rows per group, vocabulary columns per block (a multiple of the tile), and tiles."""
+
+    group: int
+    block: int
+    tiles: Tiles
+
+
+def plan_sweep(R: int, H: int, V: int, dtype: torch.dtype) -> Plan:
+    """The cut for R rows of width H against V columns whose weights have `dtype`."""
+    tiles = _tiles(R, dtype)
+    size = dtype.itemsize
+    per_row = H * (size + 4)
+    group = max(tiles.rows, int(BUDGET * ROWS_SHARE) // per_row // tiles.rows * tiles.rows)
+    groups = -(-R // group)
+    group = _round(-(-R // groups), tiles.rows)
+    room = (BUDGET - group * per_row) // (size * (H + group))
+    blocks = -(-V // max(room, 8 * tiles.vocabulary))
+    return Plan(group, _round(-(-V // blocks), tiles.vocabulary), tiles)
+
+
+def _tiles(R: int, dtype: torch.dtype) -> Tiles:
+    if dtype == torch.float32:
+        return Tiles(rows=32 if R <= 32 else 64, vocabulary=64, width=32, out=64, inner=32, warps=4, stages=2)
+    if R <= 16:
+        return Tiles(rows=16)
+    if R <= 32:
+        return Tiles(rows=32)
+    if R <= 256:
+        return Tiles(rows=64)
+    return Tiles(rows=128, warps=8)
+
+
+def _round(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
