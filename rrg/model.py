@@ -53,7 +53,8 @@ class ReportGenerator(nn.Module):
     def forward(self, batch: Batch) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
         """Per objective: (sum over the micro-batch, values to log). The step divides by the global counts."""
         tokens, prefix = self.prefix(batch)
-        outputs = Outputs(tokens, None if prefix is None else prefix.embeds, self.language.loss(prefix, batch))
+        embeds, mask = (None, None) if prefix is None else (prefix.embeds, prefix.mask)
+        outputs = Outputs(tokens, embeds, self.language.loss(prefix, batch), mask)
         return {name: objective(outputs, batch) for name, objective in self.objectives.items()}
 
     @torch.no_grad()
@@ -72,6 +73,7 @@ def build_model(recipe: Recipe, context: BuildContext) -> ReportGenerator:
         language_width=language.width,
         embedding_std=None if context.meta else float(weight.detach().float().std()),
         embed=language.embed,
+        prior=recipe.data.prior == "films",
     )
     connector = CONNECTOR.build(recipe.connector, context=context)
     if context.meta and connector is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rrg.batching.film_policy import POLICIES, FilmPolicy
 from rrg.batching.images import Augmentation
 from rrg.config.load import Loaded, load
 from rrg.config.ranges import check_number
@@ -26,7 +27,12 @@ class DataOptions:
     shards: str = option("", "folder written by `rrg prepare`")
     section: str = option("findings", "the text to write: findings | impression | findings_impression")
     cleaning: str = option("clean_iu", "cleaning of the target text: clean_iu | clean_mimic | clean_mimic_colon | whitespace")
-    max_views: int = option(2, "films of a study that are read, in the order of the shard")
+    views: str = option("stored", "which films: stored (order of the shard) | frontal_first | frontal | frontal_lateral | ranked")
+    max_views: int = option(2, "films of a study that are read, in the order of data.views")
+    stitch: bool = option(
+        False, "paste those films side by side into one picture (Gla-AI4BioMed); needs vision.resize: pad or squash"
+    )
+    prior: str = option("none", "films: the patient's previous study is read too, as further views marked by the days between")
     positive_repeats: int = option(1, "studies with a positive finding appear this often per epoch (class-balanced sampling)")
     window: int = option(4096, "samples are shuffled within windows of this many, so that reads stay near-sequential")
     workers: int = option(2, "loader processes; 0 loads in the training process")
@@ -38,8 +44,15 @@ class DataOptions:
         """`max_damaged` as a number of studies (int) or a share of a split (float below 1)."""
         return int(self.max_damaged) if self.max_damaged == int(self.max_damaged) else self.max_damaged
 
+    @property
+    def films(self) -> FilmPolicy:
+        """Which films of a study are used, and how. Raises UserError for an unknown word."""
+        return FilmPolicy(self.views, self.max_views, self.stitch)
+
     def check(self, path: str) -> None:
         check_choice(f"{path}.section", self.section, ("findings", "impression", "findings_impression"))
+        check_choice(f"{path}.views", self.views, tuple(POLICIES))
+        check_choice(f"{path}.prior", self.prior, ("none", "films"))
         check_choice(f"{path}.cleaning", self.cleaning, tuple(CLEANINGS))
         for name, least in (("max_views", 1), ("positive_repeats", 1), ("window", 1), ("workers", 0), ("prefetch", 1)):
             check_number(f"{path}.{name}", getattr(self, name), least=least)
@@ -181,6 +194,7 @@ class Recipe:
         for key in ("name", "output"):
             if not getattr(self, key).strip():
                 raise UserError(f"{key}: empty; write a name for the run, and the folder it is kept in")
+        self._check_views()
         if self.vision.kind == "none" and self.connector.kind not in ("none", "words"):
             raise UserError(f"connector.kind: {self.connector.kind!r} needs films, and vision.kind is none")
         if self.vision.kind != "none" and self.connector.kind in ("none", "words"):
@@ -202,6 +216,22 @@ class Recipe:
             raise UserError("objectives: none; write at least report: {kind: report}")
         if getattr(self.vision, "cache", "") and self.augment.augmentation().active:
             raise UserError("vision.cache: cached features and augment.* exclude each other; clear one of them")
+
+    def _check_views(self) -> None:
+        if self.vision.kind == "none":
+            return
+        if self.data.stitch and self.vision.resize not in ("pad", "squash"):
+            raise UserError(
+                "data.stitch: a wide picture would lose its outer films to a centre crop; write vision.resize: pad (or squash)"
+            )
+        if self.data.stitch and self.augment.kind == "random_crop":
+            raise UserError("data.stitch: augment.kind random_crop would cut films off; write affine or none")
+        shown = 1 if self.data.stitch else self.data.max_views
+        if getattr(self.connector, "views", "") == "concat" and self.connector.max_views < shown:
+            raise UserError(
+                f"connector.max_views: {self.connector.max_views}, but data.max_views is {shown}: each film of a study has an "
+                f"embedding of its place; write connector.max_views: {shown}"
+            )
 
 
 def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:

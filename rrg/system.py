@@ -7,11 +7,10 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from rrg.batching.feed import Films
+from rrg.batching.films import Films
 from rrg.batching.tokenise import Tokeniser, words_of
 from rrg.config.context import BuildContext
 from rrg.data.cleaning import CLEANINGS
@@ -21,7 +20,8 @@ from rrg.language.prompts import Prompt
 from rrg.model import ReportGenerator, build_model
 from rrg.recipe import Recipe
 from rrg.shards.reader import DamagedSample, ShardSet
-from rrg.vision.feature_cache import CacheIdentity, FeatureCache
+from rrg.vision.feature_cache import FeatureCache
+from rrg.vision.feature_store import FeatureStore
 
 
 def open_split(recipe: Recipe, split: str) -> ShardSet:
@@ -70,12 +70,10 @@ class System:
         return cls(recipe, model, tokeniser, root)
 
     @functools.cached_property
-    def _identity(self) -> CacheIdentity:
-        return CacheIdentity.of(self.model.vision, "bfloat16" if self.recipe.train.precision == "bf16" else "float32")
-
-    def _cache_folder(self) -> Path:
-        cache = self.recipe.vision.cache
-        return Path(self.recipe.data.shards) / "features" / self._identity.digest[:12] if cache == "auto" else Path(cache)
+    def _store(self) -> FeatureStore:
+        recipe = self.recipe
+        arguments = (recipe.vision.cache, recipe.data.shards, recipe.train.precision, recipe.data.films)
+        return FeatureStore(self.model.vision, *arguments)
 
     @property
     def caches(self) -> bool:
@@ -92,17 +90,11 @@ class System:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Compute what the feature cache lacks for `shards`: this rank's part. All ranks must be done before one reads."""
-        from rrg.vision.feature_build import build_features
-
-        folder = self._cache_folder()
-        identity = self._identity
-        arguments: dict[str, Any] = {"device": device, "rank": rank, "world": world, "progress": progress}
-        arguments |= {"identity": identity, "arithmetic": identity.arithmetic}
-        build_features(self.model.vision.to(device), shards, folder, **arguments)
+        self._store.build(shards, device=device, rank=rank, world=world, progress=progress)
 
     def features(self, shards: ShardSet) -> FeatureCache:
         """The finished cache of one split. Raises UserError where it is not finished, or another encoder's."""
-        return FeatureCache(self._cache_folder(), shards, self._identity)
+        return self._store.open(shards)
 
     def films(self, shards: ShardSet, cache: FeatureCache | None = None) -> Films:
         """What the vision part reads from `shards`; `cache` holds the features of that split."""
@@ -112,6 +104,7 @@ class System:
             None if vision is None else vision.preprocessing,
             self.recipe.augment.augmentation(),
             cache,
-            most=self.recipe.data.max_views,
+            self.recipe.data.films,
             seed=self.recipe.seed,
+            prior=self.recipe.data.prior == "films",
         )

@@ -20,12 +20,16 @@ class Batch:
     `before_ids`/`after_ids` are the prompt's text around the image slot. `after_ids` is padded on the left, so that its last
     column, from which the first report token is predicted, is always real. `report_ids` ends with the end symbol unless the
     report was truncated; it is padded on the right, and padding never counts in the loss (by mask, not by id).
+
+    Views are the study's own films, then those of its prior. Whatever stands where `view_mask` is false must not matter.
     """
 
     studies: list[str]
     pixel_values: Tensor | None  # [B, V, 3, S, S]
     features: Tensor | None  # [B, V, N, D], cached visual tokens
     view_mask: Tensor  # [B, V] bool
+    view_kinds: Tensor  # [B, V] long, places in `rrg.data.projections.KINDS`
+    view_days: Tensor  # [B, V] float32, days before the study: 0 its own films, above 0 its prior's, inf a prior of unknown date
     before_ids: Tensor  # [B, Nb]
     before_mask: Tensor  # [B, Nb] bool
     after_ids: Tensor  # [B, Na]
@@ -34,6 +38,7 @@ class Batch:
     report_mask: Tensor  # [B, L] bool
     labels: Tensor | None = None  # [B, 14] int8 in the order of OBSERVATIONS: 1, 0, -1, and 2 where not mentioned; training only
     truncated: int = 0  # reports whose end was cut at max_report_tokens
+    priors_absent: int = 0  # studies whose prior is wanted and linked, but not in the shards
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -42,6 +47,11 @@ class Batch:
     def tokens(self) -> int:
         """Supervised tokens: what the report loss is divided by, summed over all ranks."""
         return int(self.report_mask.sum())
+
+    @property
+    def own_mask(self) -> Tensor:
+        """[B, V] bool: films of the study itself."""
+        return self.view_mask & (self.view_days == 0)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""

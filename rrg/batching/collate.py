@@ -17,13 +17,19 @@ UNSAID = 2  # in `Batch.labels`: the report does not mention the observation
 
 @dataclass(frozen=True)
 class Item:
-    """One study, ready to be batched: `films` [V, 3, S, S] or `features` [V, N, D], or neither in text-only stages."""
+    """One study, ready to be batched: `films` [V, 3, S, S] or `features` [V, N, D], or neither in text-only stages.
+
+    `kinds` and `days` have one entry per view, as in `Batch`; left empty, every view is the study's own, of unknown projection.
+    """
 
     study: str
     tokens: Tokens
     films: Tensor | None = None
     features: Tensor | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
+    kinds: Sequence[int] = ()
+    days: Sequence[float] = ()
+    prior_absent: bool = False
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -33,11 +39,14 @@ def collate(items: Sequence[Item]) -> Batch:
     report_ids, report_mask = _pad([item.tokens.report for item in items], left=False)
     films, view_mask = _stack_views([item.films for item in items])
     features, feature_mask = _stack_views([item.features for item in items])
+    view_mask = feature_mask if films is None else view_mask
     return Batch(
         studies=[item.study for item in items],
         pixel_values=films,
         features=features,
-        view_mask=feature_mask if films is None else view_mask,
+        view_mask=view_mask,
+        view_kinds=_per_view([item.kinds for item in items], view_mask.shape[1], torch.long),
+        view_days=_per_view([item.days for item in items], view_mask.shape[1], torch.float32),
         before_ids=before_ids,
         before_mask=before_mask,
         after_ids=after_ids,
@@ -46,6 +55,7 @@ def collate(items: Sequence[Item]) -> Batch:
         report_mask=report_mask,
         labels=torch.tensor([[item.labels.get(name, UNSAID) for name in OBSERVATIONS] for item in items], dtype=torch.int8),
         truncated=sum(item.tokens.truncated for item in items),
+        priors_absent=sum(item.prior_absent for item in items),
     )
 
 
@@ -73,3 +83,12 @@ def _stack_views(stacks: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor
             values[place, : len(stack)] = stack
             mask[place, : len(stack)] = True
     return values, mask
+
+
+def _per_view(rows: Sequence[Sequence[float]], views: int, dtype: torch.dtype) -> Tensor:
+    """[B, V], zero where a row has no entry."""
+    values = torch.zeros(len(rows), views, dtype=dtype)
+    for place, row in enumerate(rows):
+        count = min(len(row), views)  # a batch without films has no views, whatever is known of them
+        values[place, :count] = torch.tensor(row[:count], dtype=dtype)
+    return values

@@ -10,19 +10,17 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from rrg.batching.batch import Batch
 from rrg.batching.collate import Item, collate
-from rrg.batching.images import Augmentation, Preprocessing, prepare_film
+from rrg.batching.films import Films
 from rrg.batching.tokenise import Tokeniser, Tokens, words_of
 from rrg.errors import UserError
 from rrg.shards.ledger import Ledger, Place, deal
-from rrg.shards.reader import DamagedSample, ShardSet
+from rrg.shards.reader import DamagedSample
 
 
 @dataclass(frozen=True)
@@ -44,67 +42,6 @@ class Share:
     damaged: list[Damage] = field(default_factory=list)
     seconds: float = 0.0
     error: str | None = None  # a user's mistake met in a loader worker, to be raised where it can be said in one line
-
-
-class FeatureSource(Protocol):
-    """Cached visual features of one split, in the order of its shards."""
-
-    shape: tuple[int, int]  # tokens a view, width
-
-    def get(self, index: int) -> torch.Tensor:
-        """[V, N, D]. Raises DamagedSample where a film could not be read when the cache was made."""
-
-
-class Films:
-    """Study → what the vision part reads: prepared films, cached features, or nothing."""
-
-    def __init__(
-        self,
-        shards: ShardSet,
-        preprocessing: Preprocessing | None,
-        augmentation: Augmentation,
-        cache: FeatureSource | None,
-        most: int,
-        seed: int,
-    ) -> None:
-        self.shards, self._cache, self._most, self._seed = shards, cache, most, seed
-        self._preprocessing, self._augmentation = preprocessing, augmentation
-
-    def blank(self, tokens: Tokens) -> Item:
-        """A study without films or text, for a micro-batch of which nothing could be read."""
-        if self._cache is not None:
-            return Item("", tokens, features=torch.zeros(1, *self._cache.shape))
-        if self._preprocessing is None:
-            return Item("", tokens)
-        return Item("", tokens, films=torch.zeros(1, 3, self._preprocessing.size, self._preprocessing.size))
-
-    def item(self, place: Place, tokeniser: Tokeniser, *, augment: bool) -> Item:
-        """Raises DamagedSample where a member cannot be read or decoded."""
-        if self._cache is not None:
-            study, features = self.shards.study(place.index), self._cache.get(place.index)
-            return Item(study.id, tokeniser(study), features=features[: self._most], labels=study.labels)
-        if self._preprocessing is None:
-            study = self.shards.study(place.index)
-            return Item(study.id, tokeniser(study))
-        sample = self.shards.read(place.index)
-        study = sample.study
-        films = []
-        for view, data in enumerate(sample.images[: self._most]):
-            try:
-                film = prepare_film(
-                    data,
-                    self._preprocessing,
-                    self._augmentation if augment else Augmentation(),
-                    seed=self._seed,
-                    epoch=place.epoch,
-                    study=f"{study.id}#{place.occurrence}" if place.occurrence else study.id,
-                    view=view,
-                )
-            except ValueError as error:
-                shard, member = self.shards.shard_of(place.index), f"{study.id}.{study.views[view].image}"
-                raise DamagedSample(study.id, shard, member, str(error)) from None
-            films.append(film)
-        return Item(study.id, tokeniser(study), films=torch.stack(films), labels=study.labels)
 
 
 class StepFeed(Dataset):

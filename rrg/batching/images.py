@@ -41,8 +41,8 @@ class Preprocessing:
     """How a film becomes the square an encoder expects.
 
     `size` S in pixels; `resize`: `squash` resizes straight to S×S, `shorter_crop` brings the shorter side to `shorter` (S where
-    None) and cuts the centre, `pad` pads to a centred square filled with `fill` (grey value, 0 black) and resizes that. `mean`
-    and `std` belong to pixel values in [0, 1] and have one entry for all channels or one for each of the three.
+    None) and cuts the centre, `pad` pads to a centred square filled with `fill` (a grey value, 0 black, or a colour) and resizes
+    that. `mean` and `std` belong to pixel values in [0, 1] and have one entry for all channels or one for each of the three.
     """
 
     size: int = 224
@@ -51,7 +51,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
     shorter: int | None = None
-    fill: int = 0
+    fill: int | tuple[int, int, int] = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
@@ -65,7 +65,9 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             _require(len(values) in (1, 3), f"preprocessing.{name} has {len(values)} values; write 1 or 3")
         _require(min(self.std) > 0, f"preprocessing.std {list(self.std)} must be above 0")
-        _require(0 <= self.fill <= 255, f"preprocessing.fill {self.fill} must be a grey value from 0 to 255")
+        values = (self.fill,) if isinstance(self.fill, int) else tuple(self.fill)
+        legal = len(values) in (1, 3) and all(0 <= value <= 255 for value in values)
+        _require(legal, f"preprocessing.fill {self.fill} must be a grey value from 0 to 255, or three of them")
         _require(
             self.shorter is None or (self.resize == "shorter_crop" and self.shorter >= self.size),
             f"preprocessing.shorter {self.shorter}: only with resize shorter_crop, and not below size {self.size}",
@@ -214,8 +216,12 @@ def _square(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         return image.resize((size, size), resample)
     if preprocessing.resize == "pad":
         side = max(image.size)
-        fill = preprocessing.fill if image.mode == "L" else (preprocessing.fill,) * 3
-        canvas = Image.new(image.mode, (side, side), fill)
+        fill = preprocessing.fill
+        if isinstance(fill, int):
+            canvas = Image.new(image.mode, (side, side), fill if image.mode == "L" else (fill,) * 3)
+        else:
+            image = image.convert("RGB")
+            canvas = Image.new("RGB", (side, side), fill)
         canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return canvas.resize((size, size), resample)
     image = _resize_shorter(image, preprocessing.shorter or size, resample)

@@ -55,16 +55,21 @@ class Tokeniser:
         """Whether the prompt holds text of the study."""
         return self._constant is None
 
-    def prompt_ids(self, study: Study) -> tuple[list[int], list[int]]:
-        """Ids of the text before and after the image slot."""
+    @property
+    def reads_prior(self) -> bool:
+        """Whether the prompt holds the report of the prior."""
+        return self._prompt.reads_prior
+
+    def prompt_ids(self, study: Study, prior: Study | None = None) -> tuple[list[int], list[int]]:
+        """Ids of the text before and after the image slot; `prior` is the study that `{prior}` is filled from."""
         if self._constant is not None:
             return self._constant
-        before, after = self._prompt.fill(study)
+        before, after = self._prompt.fill(study, prior)
         return encode(self._tokenizer, before), encode(self._tokenizer, after)
 
-    def __call__(self, study: Study) -> Tokens:
+    def __call__(self, study: Study, prior: Study | None = None) -> Tokens:
         """Ids of the prompt's two pieces and of the report with its end symbol, cut at `max_report_tokens`."""
-        before, after = self.prompt_ids(study)
+        before, after = self.prompt_ids(study, prior)
         report = [*self._report_ids(self.clean(study)), self._tokenizer.eos_token_id]
         return Tokens(before, after, report[: self._most], len(report) > self._most)
 

@@ -1,7 +1,8 @@
 """The connector parts of a recipe: options by kind, and what builds them.
 
 A builder reads from the context's facts: `vision_width` (D), `language_width` (H), `embedding_std` (standard deviation of the
-language model's input embeddings, None on the meta device) and `embed` (token ids → embeddings).
+language model's input embeddings, None on the meta device), `embed` (token ids → embeddings) and `prior` (whether films of the
+previous study are among the views).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ CONNECTOR = Family("connector")
 class ProjectionOptions:
     views: str = option("mean", "several films of a study: mean (before projecting, as published) | concat (all tokens)")
     max_views: int = option(2, "concat: how many view positions have an embedding")
+    kind_embedding: bool = option(False, "add a learned embedding of each film's projection (PA, AP, frontal, lateral, unknown)")
     layer_norm: bool = option(True, "LayerNorm after the projection (part of the trained set)")
     prefix_scale: str = option(
         "one", "start of the LayerNorm's gain: one (as published) | embedding (the language model's embedding scale) | a number"

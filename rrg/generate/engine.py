@@ -34,7 +34,7 @@ def batches_by_prompt(films: Films, tokeniser: Tokeniser, indices: Sequence[int]
 
 def _prompt_length(films: Films, tokeniser: Tokeniser, index: int) -> int:
     try:
-        return sum(map(len, tokeniser.prompt_ids(films.shards.study(index))))
+        return sum(map(len, tokeniser.prompt_ids(*films.text(index, tokeniser))))
     except DamagedSample:  # it is counted where its turn comes
         return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from rrg.batching.collate import Item
@@ -16,7 +18,8 @@ FILMS = ("own", "shuffled", "blank")
 
 
 class ShuffledFilms(Films):
-    """Every study is shown the films of another one: a seeded cyclic shift of a shuffled order, so that none keeps its own."""
+    """Every study is shown the films of another one (and of that one's prior, where priors are read): a seeded cyclic shift of a
+    shuffled order, so that none keeps its own. Text is the study's own."""
 
     def __init__(self, films: Films, seed: int) -> None:
         self.__dict__.update(vars(films))
@@ -27,12 +30,12 @@ class ShuffledFilms(Films):
         self._donor = dict(zip(order.tolist(), [*order[1:].tolist(), int(order[0])], strict=True))
 
     def item(self, place: Place, tokeniser: Tokeniser, *, augment: bool) -> Item:
-        study = self.shards.study(place.index)
+        study, prior = self.text(place.index, tokeniser)
         try:
             donor = super().item(Place(place.epoch, self._donor[place.index], place.occurrence), tokeniser, augment=augment)
         except DamagedSample as damage:  # it is this study that goes without a report
             raise DamagedSample(study.id, damage.shard, damage.member, damage.reason) from None
-        return Item(study.id, tokeniser(study), films=donor.films, features=donor.features)
+        return dataclasses.replace(donor, study=study.id, tokens=tokeniser(study, prior), labels={})
 
 
 class BlankFilms(Films):
@@ -45,7 +48,7 @@ class BlankFilms(Films):
         own = super().item(place, tokeniser, augment=augment)
         if own.films is None:
             raise UserError("films=blank: needs films, and this recipe reads cached features; generate with vision.cache=''")
-        return Item(own.study, own.tokens, films=torch.zeros_like(own.films))
+        return dataclasses.replace(own, films=torch.zeros_like(own.films), labels={})
 
 
 def substituted(films: Films, which: str, seed: int) -> Films:

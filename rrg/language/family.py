@@ -29,7 +29,7 @@ class CausalOptions:
     name: str = option("", "Hugging Face name, local folder, embedded:smollm2-135m, or stage:NAME (made by that stage)")
     train: str = option("frozen", "frozen | lora | full")
     dtype: str = option("bfloat16", "dtype of the frozen weights: bfloat16 | float16 | float32")
-    prompt: str = option(R2GENGPT_PROMPT, "text with exactly one {image}; {indication} and {comparison} are the study's")
+    prompt: str = option(R2GENGPT_PROMPT, "text with exactly one {image}; {indication}, {comparison}; {prior}: the report before")
     max_report_tokens: int = option(60, "reports longer than this are cut in training (counted in the events)")
     attention: str = option("sdpa", "attention implementation: sdpa | eager | flash_attention_2")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")

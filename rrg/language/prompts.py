@@ -1,7 +1,8 @@
 """The text around the image slot.
 
 A template is plain text with exactly one `{image}` and, optionally, `{indication}` and `{comparison}`, which are filled from the
-study's sections. Example (R2GenGPT): `Human: <Img>{image}</Img> Generate … image. \\nAssistant:`.
+study's sections, and `{prior}`, the report (findings and impression) of the patient's previous study. Example (R2GenGPT):
+`Human: <Img>{image}</Img> Generate … image. \\nAssistant:`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
+from rrg.data.protocols import section_text
 from rrg.data.study import Study
 from rrg.errors import UserError
 
 STUDY_FIELDS = ("indication", "comparison")
+PRIOR_FIELD = "prior"
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Prompt:
             raise UserError(f"{where}: {error}; write literal braces as {{{{ and }}}}") from None
         names = [name for _, name, _, _ in pieces]
         for _, name, form, conversion in pieces:
-            if name not in (None, "image", *STUDY_FIELDS):
-                raise UserError(f"{where}: unknown field {{{name}}}; legal: {{image}}, {{indication}}, {{comparison}}")
+            if name not in (None, "image", *STUDY_FIELDS, PRIOR_FIELD):
+                legal = ", ".join(f"{{{field}}}" for field in ("image", *STUDY_FIELDS, PRIOR_FIELD))
+                raise UserError(f"{where}: unknown field {{{name}}}; legal: {legal}")
             if form or conversion:
                 raise UserError(f"{where}: field {{{name}}} carries a format; write plain {{{name}}}")
         if names.count("image") != 1:
@@ -44,16 +48,32 @@ class Prompt:
     @property
     def reads_study(self) -> bool:
         """Whether the prompt holds text of the study: if not, what is generated depends on the films alone."""
-        return any(name for _, name, _, _ in string.Formatter().parse(self.before + self.after))
+        return bool(self._fields)
 
-    def fill(self, study: Study) -> tuple[str, str]:
-        """The text before and after the image slot for `study`."""
+    @property
+    def reads_prior(self) -> bool:
+        """Whether the prompt holds the report of the patient's previous study."""
+        return PRIOR_FIELD in self._fields
+
+    @property
+    def _fields(self) -> set[str]:
+        return {name for _, name, _, _ in string.Formatter().parse(self.before + self.after) if name}
+
+    def fill(self, study: Study, prior: Study | None = None) -> tuple[str, str]:
+        """The text before and after the image slot for `study`; `{prior}` is empty where there is none.
+
+        Raises ValueError where `prior` is the study itself: its report is what is to be written.
+        """
+        if prior is not None and prior.id == study.id:
+            raise ValueError(f"study {study.id} given as its own prior")
         fields = {name: " ".join(getattr(study.sections, name).split()) for name in STUDY_FIELDS}
+        report = "" if prior is None else section_text(prior.sections, "findings_impression")
+        fields[PRIOR_FIELD] = " ".join(report.split())
         return self.before.format(**fields), self.after.format(**fields)
 
     def blank(self) -> tuple[str, str]:
         """The text around the image slot with every field of the study empty."""
-        fields = dict.fromkeys(STUDY_FIELDS, "")
+        fields = dict.fromkeys((*STUDY_FIELDS, PRIOR_FIELD), "")
         return self.before.format(**fields), self.after.format(**fields)
 
 

@@ -43,7 +43,7 @@ class ObservationHead(nn.Module):
     def forward(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """(sum over labels that count, nothing further to log)."""
         assert outputs.tokens is not None and batch.labels is not None
-        logits = self.logits(outputs.tokens, batch.view_mask)
+        logits = self.logits(outputs.tokens, batch.own_mask)  # the labels are not the prior's
         target = (batch.labels == 1).float()
         weight = self._counting(batch).float() * torch.where(target > 0, self._positive_weight, 1.0)
         return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum"), {}

@@ -19,6 +19,7 @@ class Outputs(NamedTuple):
     tokens: Tensor | None  # visual tokens [B, V, N, D]
     prefix: Tensor | None  # [B, M, H]
     language: LanguageOutput
+    prefix_mask: Tensor | None = None  # [B, M] bool; None where every token is real
 
 
 class ReportObjective(nn.Module):

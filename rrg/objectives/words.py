@@ -48,7 +48,7 @@ class WordContrast(nn.Module):
         words = torch.unique(batch.report_ids[batch.report_mask])[told_apart]
         table = F.normalize(self._embed(words).detach().float(), dim=-1)
         similarity = torch.einsum("bmh,kh->bmk", F.normalize(prefix, dim=-1), table) * self._sharpness
-        scores = similarity.logsumexp(1)  # [B, K]; log M is the same for every film
+        scores = _log_mean_exp(similarity, outputs.prefix_mask)  # [B, K]
         target = present[:, told_apart].float()
         target = target / target.sum(0, keepdim=True)
         loss = -(target * scores.log_softmax(0)).sum(0).mean()
@@ -63,3 +63,10 @@ class WordContrast(nn.Module):
         rows = torch.arange(len(batch), device=words.device)[:, None].expand_as(batch.report_ids)
         present[rows[batch.report_mask], place[batch.report_mask]] = True
         return present, present.any(0) & ~present.all(0)
+
+
+def _log_mean_exp(x_bmk: Tensor, mask: Tensor | None) -> Tensor:
+    """[B, M, K] → [B, K], up to a constant: tokens of absent views do not count, nor does the number of those that are there."""
+    if mask is None:
+        return x_bmk.logsumexp(1)
+    return x_bmk.masked_fill(~mask[:, :, None], -torch.inf).logsumexp(1) - mask.sum(1, keepdim=True).clamp_min(1).log()

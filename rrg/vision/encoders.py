@@ -120,6 +120,7 @@ def build_encoder(
     grid: int | None = None,
     image_size: int | None = None,
     resize: str | None = None,
+    fill: str = "black",
     architecture: Architecture | None = None,
     dtype: str = "float32",
     device: str | Literal["meta"] | None = None,
@@ -130,7 +131,8 @@ def build_encoder(
     an entry of the architecture table; random weights come from torch's current random state. `tokens`: `patches`, `global`
     (one pooled token) or `all` (class token, then patches). `layer` -1 is the last hidden state, after the final LayerNorm where
     the backbone has one; -2 and below are raw hidden states of earlier layers, and the layers behind them are dropped. `grid` g
-    average-pools the patches to g×g. `image_size` and `resize` take the place of the encoder's own preprocessing.
+    average-pools the patches to g×g. `image_size` and `resize` take the place of the encoder's own preprocessing; `fill` is the
+    colour that `resize="pad"` adds, `black` or `mean`.
     `device="meta"` builds without memory and, for names in the architecture table, without any file.
 
     Raises UserError, in one line, for everything that does not fit.
@@ -139,7 +141,7 @@ def build_encoder(
     if tokens not in TOKENS:
         raise UserError(f"vision.tokens {tokens!r}: {nearest(tokens, TOKENS)}")
     backbone, preprocessing = load_backbone(kind, name, architecture, image_size, meta=device == "meta")
-    preprocessing = adjusted(preprocessing, image_size, resize)
+    preprocessing = adjusted(preprocessing, image_size, resize, fill)
     encoder = VisionEncoder(backbone, kind, preprocessing, tokens, layer, grid)
     return encoder.to(dtype=kept) if device in (None, "meta") else encoder.to(device=device, dtype=kept)
 

@@ -28,6 +28,7 @@ class EncoderOptions:
     grid: int | None = option(None, "average-pool the patch tokens to grid x grid; null keeps them all")
     image_size: int | None = option(None, "side of the square input in pixels; null takes the encoder's own")
     resize: str | None = option(None, "squash (aspect ratio lost) | shorter_crop | pad; null takes the encoder's own")
+    fill: str = option("black", "resize: pad: colour of the margin: black | mean (the encoder's mean colour, as LLaVA pads)")
     dtype: str = option("float32", "dtype of frozen weights: float32 | bfloat16 | float16")
     architecture: dict[str, Any] = option({}, "name: random: arguments of the transformers configuration")
     cache: str = option(
@@ -40,6 +41,7 @@ class EncoderOptions:
         check_choice(f"{path}.tokens", self.tokens, ("patches", "all", "global"))
         if self.resize is not None:
             check_choice(f"{path}.resize", self.resize, ("squash", "shorter_crop", "pad"))
+        check_choice(f"{path}.fill", self.fill, ("black", "mean"))
         check_choice(f"{path}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         if not self.name:
             raise UserError(f"{path}.name: empty; write a Hugging Face name, a local folder, embedded:dinov2-small, or random")
@@ -107,6 +109,7 @@ def _build(options: Any, context: BuildContext) -> VisionEncoder:
         grid=options.grid,
         image_size=options.image_size,
         resize=options.resize,
+        fill=options.fill,
         architecture=options.architecture or None,
         dtype=options.dtype,
         device="meta" if context.meta else None,

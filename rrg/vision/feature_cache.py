@@ -1,8 +1,9 @@
 """Visual features of a frozen encoder, computed once and read from memory-mapped files.
 
-A cache is a folder: `cache.json` says which encoder, preprocessing and token choice made it, and there is one safetensors file
-per data shard with the tensor `features` bf16 [rows, N, D], one row per film, and the table of its studies in the file's
-metadata. A file's name carries the hash of its shard, so shards that change are computed again and the others are kept.
+A cache is a folder: `cache.json` says which encoder, preprocessing, token choice and film policy made it, and there is one
+safetensors file per data shard with the tensor `features` bf16 [rows, N, D], one row per picture (the films of each study that
+the policy chooses, in that order, or their one stitched picture), and the table of its studies in the file's metadata. A file's
+name carries the hash of its shard, so shards that change are computed again and the others are kept.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rrg.batching.film_policy import FilmPolicy
 from rrg.errors import UserError
 from rrg.shards.manifest import ShardEntry
 from rrg.shards.reader import DamagedSample, ShardSet
@@ -27,25 +30,30 @@ if TYPE_CHECKING:
     from rrg.batching.images import Augmentation
     from rrg.vision.encoders import VisionEncoder
 
-FORMAT = 1
+FORMAT = 2
 _IDENTITY = "cache.json"
 
 
 @dataclass(frozen=True)
 class CacheIdentity:
-    """All that decides a feature beside the film: weights, preprocessing, token choice, arithmetic. [N, D] is its shape."""
+    """All that decides the rows beside the shards: weights, preprocessing, token choice, arithmetic, which films.
+
+    `shape` [N, D] is that of a row.
+    """
 
     encoder: str
     preprocessing: dict[str, Any]
     tokens: dict[str, Any]
     arithmetic: str
     shape: tuple[int, int]
+    films: FilmPolicy
 
     @classmethod
-    def of(cls, encoder: VisionEncoder, arithmetic: str = "bfloat16") -> CacheIdentity:
-        """The identity of features that `encoder` makes; hashes all its weights."""
+    def of(cls, encoder: VisionEncoder, arithmetic: str = "bfloat16", films: FilmPolicy | None = None) -> CacheIdentity:
+        """The identity of features that `encoder` makes of the films that are chosen (all); hashes all its weights."""
         preprocessing = json.loads(json.dumps(dataclasses.asdict(encoder.preprocessing)))
-        return cls(encoder.digest(), preprocessing, encoder.options, arithmetic, (encoder.tokens, encoder.width))
+        shape = (encoder.tokens, encoder.width)
+        return cls(encoder.digest(), preprocessing, encoder.options, arithmetic, shape, films or FilmPolicy())
 
     def record(self) -> dict[str, Any]:
         """As `cache.json` holds it."""
@@ -132,6 +140,12 @@ class ShardTable:
         return cls(table["ids"], table["rows"], damaged) if whole else None
 
 
+def survey(folder: Path, shards: ShardSet, identity: CacheIdentity) -> dict[ShardEntry, ShardTable | None]:
+    """Every shard of a split with the table of its finished features, None where they are missing."""
+    entries = shards.manifest.of_split(shards.split)
+    return {entry: ShardTable.read(feature_file(folder, entry), identity, entry) for entry in entries}
+
+
 class FeatureCache:
     """Read a finished cache: `cache.get(i)` is study i's films, for the index of `shards`.
 
@@ -144,15 +158,14 @@ class FeatureCache:
         self.shape = identity.shape
         if not identity.check(self.folder):
             raise UserError(f"{self.folder} holds no cached features; build them first")
-        entries = shards.manifest.of_split(shards.split)
-        tables = [ShardTable.read(feature_file(self.folder, entry), identity, entry) for entry in entries]
-        missing = [entry.name for entry, table in zip(entries, tables, strict=True) if table is None]
+        found = survey(self.folder, shards, identity)
+        missing = [entry.name for entry, table in found.items() if table is None]
         if missing:
             raise UserError(
-                f"{self.folder} lacks the features of {len(missing)} of {len(entries)} shards, first {missing[0]}; "
+                f"{self.folder} lacks the features of {len(missing)} of {len(found)} shards, first {missing[0]}; "
                 "build them again: what is finished is kept"
             )
-        self._fill(entries, [table for table in tables if table is not None])
+        self._fill(tuple(found), [table for table in found.values() if table is not None])
         self._forget()
 
     def _fill(self, entries: tuple[ShardEntry, ...], tables: list[ShardTable]) -> None:
@@ -208,9 +221,14 @@ class FeatureCache:
         return self._open[number]
 
 
+def part_of(path: Path) -> Path:
+    """A name beside `path` to write under. Processes on two machines of a shared disk may have one number."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: a temporary name of this process beside it, flushed to the disk, renamed."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     try:
         with part.open("wb") as handle:
             handle.write(data)

@@ -68,11 +68,18 @@ def _square(size: Any) -> int:
     return int(size)
 
 
-def adjusted(preprocessing: Preprocessing, size: int | None, resize: str | None) -> Preprocessing:
-    """The same preprocessing with another side or resize, None keeping the encoder's own; a margin keeps its share."""
+def adjusted(preprocessing: Preprocessing, size: int | None, resize: str | None, fill: str = "black") -> Preprocessing:
+    """The same preprocessing with another side or resize, None keeping the encoder's own; a margin keeps its share.
+
+    `fill` is the colour that `pad` adds: `black`, or `mean`, the colour that normalises to zero (as LLaVA pads, spec gla §4).
+    """
     size = preprocessing.size if size is None else size
     resize = preprocessing.resize if resize is None else resize
     shorter = preprocessing.shorter
     if shorter is not None:
         shorter = round(shorter * size / preprocessing.size) if resize == "shorter_crop" else None
-    return dataclasses.replace(preprocessing, size=size, resize=resize, shorter=shorter)
+    colour: int | tuple[int, int, int] = 0
+    if fill == "mean":
+        red, green, blue = (preprocessing.mean * 3)[:3]
+        colour = (int(255 * red), int(255 * green), int(255 * blue))
+    return dataclasses.replace(preprocessing, size=size, resize=resize, shorter=shorter, fill=colour)

@@ -90,7 +90,7 @@ def test_features_are_the_encoder_s(options: dict[str, object], shards: ShardSet
     encoder = tiny(**options)
     told: list[tuple[int, int]] = []
     report = build_features(encoder, shards, tmp_path, arithmetic="float32", batch_size=4, progress=lambda *at: told.append(at))
-    assert told == [(5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
+    assert told[0] == (0, 23) and told == sorted(told) and {(5, 23), (10, 23), (15, 23), (20, 23), (23, 23)} < set(told)
     assert (report.shards, report.kept) == (5, 0)
     assert report.films == sum(1 + number % 3 for number in range(STUDIES)) - (1 + DAMAGED % 3)
     cache = FeatureCache(tmp_path, shards, CacheIdentity.of(encoder, "float32"))
