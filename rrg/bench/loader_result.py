@@ -10,6 +10,7 @@ from typing import Any
 
 from rrg.bench.agreement import Agreement
 from rrg.bench.order import OrderQuality
+from rrg.bench.parts import Cost
 from rrg.bench.turns import Ratio, Turn, ratio
 
 RRG, RRG_FULL = "rrg, shards", "rrg, full-size shards"
@@ -23,7 +24,7 @@ class LoaderResult:
     machine: dict[str, Any]
     setting: dict[str, Any]
     turns: dict[int, dict[str, list[Turn]]] = field(default_factory=dict)
-    parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    parts: dict[str, dict[str, Cost]] = field(default_factory=dict)
     agreements: dict[str, Agreement] = field(default_factory=dict)
     inputs: dict[str, dict[str, float]] = field(default_factory=dict)
     order: OrderQuality | None = None
@@ -56,7 +57,9 @@ class LoaderResult:
                 {"workers": workers, "of": ours, "over": theirs, **dataclasses.asdict(found)}
                 for workers, ours, theirs, found in self.ratios()
             ],
-            "seconds_per_film": self.parts,
+            "parts_per_film": {
+                name: {part: dataclasses.asdict(cost) for part, cost in parts.items()} for name, parts in self.parts.items()
+            },
             "order": None if self.order is None else dataclasses.asdict(self.order),
             "uniform_order": None if self.uniform is None else dataclasses.asdict(self.uniform),
             "notes": self.notes,

@@ -157,13 +157,14 @@ def _ratio(found: Ratio | None) -> str:
 def _show_parts(result: LoaderResult, console: Console) -> None:
     from rich.table import Table
 
-    names = list(result.parts)
-    table = Table("milliseconds a film, one core", *names)
-    for part in next(iter(result.parts.values())):
-        table.add_row(part.replace("_", ", "), *(f"{result.parts[name][part] * 1e3:.3f}" for name in names))
-    sums = [sum(result.parts[name].values()) for name in names]
-    table.add_row("sum", *(f"{value * 1e3:.3f}" for value in sums))
-    table.add_row("films/s", *(f"{1 / value:,.1f}" for value in sums))
+    columns = [(name, clock) for name in result.parts for clock in ("core_seconds", "seconds")]
+    words = {"core_seconds": "of a core", "seconds": "by the clock"}
+    table = Table("milliseconds a film", *(f"{name}, {words[clock]}" for name, clock in columns))
+    costs = [[getattr(cost, clock) for cost in result.parts[name].values()] for name, clock in columns]
+    for row, part in enumerate(next(iter(result.parts.values()))):
+        table.add_row(part.replace("_", ", "), *(f"{column[row] * 1e3:.3f}" for column in costs))
+    table.add_row("sum", *(f"{sum(column) * 1e3:.3f}" for column in costs))
+    table.add_row("films/s", *(f"{1 / sum(column):,.1f}" for column in costs))
     console.print(table)
 
 
