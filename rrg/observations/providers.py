@@ -1,8 +1,9 @@
 """Where a study's observation labels come from: one interface, so that a label table, rules on a report or a classifier
 can stand in for one another (spec cmeaa §5a).
 
-To add a source, write a class with `labels(study)`. Labels map an observation's NAME (`rrg.data.study.OBSERVATIONS`) to 1, 0
-or -1; an observation that is not mentioned has no key. Columns of tables are found by name, never by place.
+To add a provider, write a class with `labels(study)` and `source` (see `provenance`). Labels map an observation's NAME
+(`rrg.data.study.OBSERVATIONS`) to 1, 0 or -1; an observation that is not mentioned has no key. Columns of tables are found by
+name, never by place. Other providers: `probabilities` (a classifier of films), `retrieval`, `label_file`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import gzip
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from rrg.data.study import OBSERVATIONS, Study
 from rrg.errors import UserError, nearest
 from rrg.observations.labels import label_report
+from rrg.observations.provenance import LabelProvider, Source, checked_source
+
+__all__ = ["CsvLabels", "LabelProvider", "RuleLabels", "ShardLabels"]
 
 _BLANK = {"", "nan", "null", "none"}
 
@@ -24,19 +27,13 @@ _BLANK = {"", "nan", "null", "none"}
 _KEYS = ("Id", "id", "study", "study_id")
 
 
-class LabelProvider(Protocol):
-    """Gives the observation labels of a study. Raises UserError where it should know the study and does not."""
-
-    def labels(self, study: Study) -> dict[str, int]:
-        """Observation → 1, 0 or -1; what is not mentioned has no key."""
-        ...
-
-
 class RuleLabels:
     """Rules on the study's own report: `section` is "findings", "impression", or "report" for both.
 
     For studies whose report a model must not see (validation and test), this is a label of the answer, not an input.
     """
+
+    source: Source = "report"
 
     def __init__(self, section: str = "findings") -> None:
         if section not in {"findings", "impression", "report"}:
@@ -49,15 +46,26 @@ class RuleLabels:
         return label_report("\n\n".join(parts.values()) if self.section == "report" else parts[self.section])
 
 
+class ShardLabels:
+    """The labels that `rrg prepare` stored with the study: MIMIC-CXR's tables, Open-i's CheXpert labels. All read reports."""
+
+    source: Source = "report"
+
+    def labels(self, study: Study) -> dict[str, int]:
+        """The study's own."""
+        return dict(study.labels)
+
+
 class CsvLabels:
     """A table with a header, one row per study and a column per observation: ORGan's tags or MIMIC-CXR's CheXpert file.
 
     Values 1.0, 0.0, -1.0 or blank; `.gz` is understood. MIMIC's bare numbers ("50414267") match ids that begin with "s".
+    The tables we know were read from reports; `source` says so unless the caller knows better.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, source: Source = "report") -> None:
         """Read the whole table. Raises UserError: no such file, no column of ids or observations, a value out of range."""
-        self.path = Path(path)
+        self.path, self.source = Path(path), checked_source(source, str(path))
         reader = csv.DictReader(io.StringIO(self._text()))
         columns = reader.fieldnames or ()
         self.observations = tuple(name for name in OBSERVATIONS if name in columns)
