@@ -19,12 +19,13 @@ from rrg.errors import UserError
 from rrg.language.decoding import Decoding
 from rrg.language.family import LANGUAGE
 from rrg.objectives.family import OBJECTIVE
+from rrg.shards.reading import Reading
 from rrg.vision.family import VISION
 
 
 @dataclass
 class DataOptions:
-    shards: str = option("", "folder written by `rrg prepare`")
+    shards: str = option("", "folder written by `rrg prepare`, or its URL (https://…, s3://…)")
     section: str = option("findings", "the text to write: findings | impression | findings_impression")
     cleaning: str = option("clean_iu", "cleaning of the target text: clean_iu | clean_mimic | clean_mimic_colon | whitespace")
     views: str = option("stored", "which films: stored (order of the shard) | frontal_first | frontal | frontal_lateral | ranked")
@@ -38,11 +39,22 @@ class DataOptions:
     workers: int = option(2, "loader processes; 0 loads in the training process")
     prefetch: int = option(4, "batches each loader process keeps ready")
     max_damaged: float = option(0.0, "unreadable studies to put up with: a share of the split below 1, or a count")
+    cache_dir: str = option(
+        "", "shards behind a URL: local folder of the cache; empty: $RRG_CACHE/shards, else ~/.cache/rrg/shards"
+    )
+    cache_gb: float = option(20.0, "shards behind a URL: most the cache of a node may hold; 0 reads without one")
+    read_timeout: float = option(30.0, "shards behind a URL: seconds that one request may take")
+    read_retries: int = option(5, "shards behind a URL: further attempts after a request failed, with growing pauses")
 
     @property
     def damage_budget(self) -> int | float:
         """`max_damaged` as a number of studies (int) or a share of a split (float below 1)."""
         return int(self.max_damaged) if self.max_damaged == int(self.max_damaged) else self.max_damaged
+
+    @property
+    def reading(self) -> Reading:
+        """How shards behind a URL are read. Raises UserError for a value that cannot work."""
+        return Reading(self.cache_dir, round(self.cache_gb * 1e9), self.read_timeout, self.read_retries)
 
     @property
     def films(self) -> FilmPolicy:
@@ -54,6 +66,9 @@ class DataOptions:
         check_choice(f"{path}.views", self.views, tuple(POLICIES))
         check_choice(f"{path}.prior", self.prior, ("none", "films"))
         check_choice(f"{path}.cleaning", self.cleaning, tuple(CLEANINGS))
+        for name in ("cache_gb", "read_timeout", "read_retries"):
+            check_number(f"{path}.{name}", getattr(self, name), least=0)
+        _ = self.reading
         for name, least in (("max_views", 1), ("positive_repeats", 1), ("window", 1), ("workers", 0), ("prefetch", 1)):
             check_number(f"{path}.{name}", getattr(self, name), least=least)
         check_number(f"{path}.max_damaged", self.max_damaged, least=0)

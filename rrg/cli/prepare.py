@@ -41,6 +41,7 @@ writes synthetic films and reports in the layout of MIMIC-CXR-JPG; with --shards
 
 _VERIFY = """example:
   rrg prepare verify shards/mimic
+  rrg prepare verify s3://films/mimic
 
 reads every shard again, compares it with the manifest and decodes every film; exit code 2 where anything differs."""
 
@@ -59,7 +60,7 @@ def register(commands: Commands) -> None:
     _register_mimic_cxr(sources)
     _register_phantom(sources)
     verify = _command(sources, "verify", "read a finished folder of shards again, against its manifest", _VERIFY, _run_verify)
-    verify.add_argument("shards", type=Path, metavar="SHARDS", help="the folder of shards")
+    verify.add_argument("shards", metavar="SHARDS", help="the folder of shards, or its URL")
 
 
 def _command(
@@ -213,7 +214,7 @@ def _show(out: Path, manifest: Manifest, collection: Collection, seconds: float)
     console.print(f"{out}: {len(manifest.shards):,} shards, {size:,.1f} MB, {seconds:.1f} s", highlight=False, markup=False)
 
 
-def _verify(folder: Path) -> int:
+def _verify(folder: str | Path) -> int:
     """Read `folder` again. Raises UserError, after listing them, where anything differs from its manifest."""
     from rrg.shards.verify import verify_shards
 
@@ -225,6 +226,8 @@ def _verify(folder: Path) -> int:
         raise UserError(
             f"{folder}: {len(report.differences)} differences from its manifest; prepare it again into another folder"
         )
+    for note in report.notes:
+        print(f"note: {note}")
     print(f"{folder}: {report.shards:,} shards, {report.studies:,} studies, {report.images:,} films agree with the manifest")
     return 0
 

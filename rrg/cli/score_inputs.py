@@ -66,12 +66,11 @@ def split_ids(shards: str, split: str) -> list[str]:
 def split_reports(shards: str, split: str, section: str) -> SplitReports | None:
     """The reports of a split, None where the shards have no such split."""
     from rrg.cli.progress import Meter
-    from rrg.shards.manifest import list_folder, read_manifest
+    from rrg.shards.manifest import read_manifest
     from rrg.shards.reader import DamagedSample, ShardSet
     from rrg.shards.storage import open_storage
 
-    storage = open_storage(shards)
-    if split not in read_manifest(storage, list_folder(storage)).splits:
+    if split not in read_manifest(open_storage(shards)).splits:
         return None
     reader = ShardSet(shards, split)
     texts, damaged = [], 0

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rrg.data.study import OBSERVATIONS
-from rrg.shards.manifest import FORMAT
+from rrg.shards.manifest import FORMAT, parse_json
 
 SECTIONS = ("findings", "impression", "indication", "comparison")
 BLOCK = 512  # a tar's unit: a member's header is the one block before its data
@@ -100,12 +100,15 @@ def _record(line: IndexLine) -> dict[str, Any]:
 
 def parse_header(data: bytes) -> IndexHeader:
     """The first line of an index. Raises ValueError."""
-    record = json.loads(data.split(b"\n", 1)[0])
+    record = parse_json(data.split(b"\n", 1)[0])
     try:
         if record["format"] != FORMAT:
             raise ValueError(f"format version {record['format']!r}, this program reads {FORMAT}")
         record["damaged"] = tuple(Damage(**damage) for damage in record["damaged"])
-        return IndexHeader(**record)
+        header = IndexHeader(**record)
+        if not all(type(count) is int and 0 <= count < 1 << 60 for count in (header.bytes, header.studies, header.images)):
+            raise ValueError("its header's counts are not numbers")
+        return header
     except (KeyError, TypeError) as error:
         raise ValueError(f"not an index header: {error}") from None
 
@@ -167,9 +170,9 @@ def _checked_records(data: bytes) -> tuple[IndexHeader, list[dict[str, Any]], np
     records = []
     for number, text in enumerate(texts[1:], start=2):
         try:
-            record = json.loads(text)
+            record = parse_json(text)
             _check_record(record)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"line {number}: {error}") from None
         records.append(record)
     return header, records, _checked_places(records, header.bytes)
@@ -178,14 +181,23 @@ def _checked_records(data: bytes) -> tuple[IndexHeader, list[dict[str, Any]], np
 def _check_record(record: dict[str, Any]) -> None:
     if record.keys() != _FIELDS:
         raise ValueError(f"its fields are not {', '.join(sorted(_FIELDS))}")
-    if not _KEY.match(record["id"]):
-        raise ValueError(f"{record['id']!r} cannot name a member")
-    if tuple(record["members"]) != suffixes(record["views"]):
+    if not _KEY.match(record["id"]) or type(record["patient"]) is not str:
+        raise ValueError(f"{record['id']!r} cannot name a member, or its patient is no text")
+    members, words, labels = record["members"], record["words"], record["labels"]
+    if type(record["views"]) is not int or len(members) != record["views"] + 1 or tuple(members) != suffixes(record["views"]):
         raise ValueError(f"members of study {record['id']} are not its json and one jpg per view")
-    if any(len(place) != 3 for place in record["members"].values()):
+    if any(len(place) != 3 or not all(map(_is_place, place)) for place in members.values()):
         raise ValueError(f"a member of study {record['id']} is not offset, size, CRC-32")
-    if record["words"].keys() != _SECTIONS or not record["labels"].keys() <= _COLUMN.keys():
+    if words.keys() != _SECTIONS or not labels.keys() <= _COLUMN.keys():
         raise ValueError(f"unknown sections or observations in study {record['id']}")
+    if not all(type(count) is int and 0 <= count < 1 << 31 for count in words.values()):
+        raise ValueError(f"word counts of study {record['id']} are not numbers")
+    if not all(type(label) is int and -1 <= label <= 1 for label in labels.values()):
+        raise ValueError(f"labels of study {record['id']} are not 1, 0 or -1")
+
+
+def _is_place(number: Any) -> bool:
+    return type(number) is int and 0 <= number < 1 << 60
 
 
 def _checked_places(records: Sequence[dict[str, Any]], total: int) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import numpy as np
 from rrg.data.study import OBSERVATIONS, SPLITS, Study
 from rrg.errors import UserError, nearest
 from rrg.shards.index import BLOCK, SECTIONS, UNSAID, Columns, Member, parse_columns, suffixes
-from rrg.shards.manifest import Manifest, ShardEntry, index_name, list_folder, read_manifest
-from rrg.shards.storage import Storage, open_storage
+from rrg.shards.manifest import Manifest, ShardEntry, index_name, one_line, read_manifest
+from rrg.shards.reading import Reading, Traffic
+from rrg.shards.storage import FileFacts, Storage, open_storage
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,11 @@ class Sample:
 
 
 class DamagedSample(Exception):  # noqa: N818 (it names the sample's state, as its users count it)
-    """One sample cannot be read; the others can. Carries no report text."""
+    """One sample cannot be read; the others can. Carries no report text. `unreadable`: its bytes could not even be had."""
 
-    def __init__(self, study: str, shard: str, member: str, reason: str) -> None:
-        super().__init__(study, shard, member, reason)  # the arguments themselves, so that it survives pickling
-        self.study, self.shard, self.member, self.reason = study, shard, member, reason
+    def __init__(self, study: str, shard: str, member: str, reason: str, unreadable: bool = False) -> None:
+        super().__init__(study, shard, member, reason, unreadable)  # the arguments themselves, so that it survives pickling
+        self.study, self.shard, self.member, self.reason, self.unreadable = study, shard, member, reason, unreadable
 
     def __str__(self) -> str:
         return f"study {self.study}: member {self.member} of {self.shard}: {self.reason}"
@@ -42,23 +44,28 @@ class ShardSet:
     """One split of a folder of shards; index i counts through the shards in the manifest's order.
 
     Opening reads the manifest and the indexes and compares the size of every tar. A set may be forked and pickled: descriptors
-    are opened where they are used.
+    and connections are opened where they are used.
+
+    Args:
+        root: a local folder, or a URL that is read as `reading` says.
 
     Raises:
-        UserError: the folder, manifest, split, a shard or an index is missing, empty, cut short, damaged or of another format.
+        UserError: the folder, manifest, split, a shard or an index is missing, unreadable, empty, cut short, damaged or of
+            another format.
     """
 
-    def __init__(self, root: str | Path, split: str) -> None:
-        self._storage: Storage = open_storage(root)
+    def __init__(self, root: str | Path, split: str, reading: Reading | None = None) -> None:
+        self.reading = reading
+        self._storage: Storage = open_storage(root, reading)
         self.root, self.split = self._storage.root, split
-        files = list_folder(self._storage)
-        self.manifest: Manifest = read_manifest(self._storage, files)
+        self.manifest: Manifest = read_manifest(self._storage)
         self._shards = _shards_of(self.manifest, split, self.root)
-        self._check_files(files)
+        self._storage.know({shard.name: FileFacts(shard.bytes, shard.sha256) for shard in self._shards})
+        self._check_files()
         self.shard_sizes: tuple[int, ...] = tuple(shard.studies for shard in self._shards)
         self.ids: list[str] = []
         self.patients: list[str] = []
-        self._fill([self._columns(shard) for shard in self._shards])
+        self._fill(self._storage.together(self._columns, self._shards))
         self._positions: dict[str, int] | None = None
 
     def __len__(self) -> int:
@@ -68,6 +75,11 @@ class ShardSet:
     def digest(self) -> str:
         """sha-256 over the hashes of this split's shards."""
         return self.manifest.digest(self.split)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this process has read of the set so far, opening included."""
+        return self._storage.tally.traffic()
 
     def words(self, section: str) -> np.ndarray:
         """int32 [N]: whitespace-separated words of a section of each study's raw text."""
@@ -106,37 +118,52 @@ class ShardSet:
         first, last = int(self._firsts[index]), int(self._firsts[index + 1])
         places = [Member(*place) for place in self._places[first:last].tolist()][:most]
         names = [f"{name}.{suffix}" for suffix in suffixes(last - first - 1)][:most]
+        try:
+            return self._parse(self._contents(name, shard, names, places), name, shard, last - first - 1)
+        except DamagedSample as damage:
+            if damage.unreadable or not self._storage.rereads:
+                raise
+        return self._parse(self._contents(name, shard, names, places, again=True), name, shard, last - first - 1)
+
+    def _contents(
+        self, study: str, shard: str, names: Sequence[str], places: Sequence[Member], again: bool = False
+    ) -> list[bytes]:
+        """The members' data, in one range read."""
         start = places[0].offset - BLOCK
-        block = self._block(name, shard, start, places[-1].offset + places[-1].size - start)
-        json, *films = [
-            _member_data(block, place, start, name, shard, member) for place, member in zip(places, names, strict=True)
-        ]
-        return self._parse(json, name, shard), tuple(films)
+        block = self._block(study, shard, start, places[-1].offset + places[-1].size - start, again)
+        return [_member_data(block, place, start, study, shard, member) for place, member in zip(places, names, strict=True)]
 
-    def _block(self, study: str, shard: str, start: int, length: int) -> bytes:
+    def _block(self, study: str, shard: str, start: int, length: int, again: bool) -> bytes:
+        where = f"shard file {self.root}/{shard}"
         try:
-            return self._storage.read_range(shard, start, length)
+            return self._storage.read_range(shard, start, length, again)
         except FileNotFoundError:
-            raise UserError(f"shard file {self.root}/{shard} is gone since it was opened: put it back") from None
+            raise UserError(f"{where} is gone since it was opened: put it back") from None
+        except PermissionError as error:
+            raise UserError(f"{where}: {error.strerror}; mend its permissions or your credentials") from None
         except OSError as error:
-            raise DamagedSample(
-                study, shard, f"{study}.json", f"cannot be read: {error.strerror or type(error).__name__}"
-            ) from None
+            reason = f"cannot be read: {error.strerror or type(error).__name__}"
+            raise DamagedSample(study, shard, f"{study}.json", reason, unreadable=True) from None
 
-    def _parse(self, data: bytes, name: str, shard: str) -> Study:
+    def _parse(self, contents: Sequence[bytes], name: str, shard: str, views: int) -> tuple[Study, tuple[bytes, ...]]:
+        json, *films = contents
         try:
-            study = Study.from_json(data)
-            if study.id != name or study.split != self.split:
+            study = Study.from_json(json)
+            if (study.id, study.split, len(study.views)) != (name, self.split, views):
                 raise ValueError("another study's record")
-        except (ValueError, UserError):
+        except (ValueError, UserError, RecursionError):
             raise DamagedSample(name, shard, f"{name}.json", "not this study's record") from None
-        return study
+        return study, tuple(films)
 
-    def _check_files(self, files: Mapping[str, int]) -> None:
+    def _check_files(self) -> None:
+        """Every tar is there, in the manifest's size."""
+        try:
+            files = self._storage.sizes([shard.name for shard in self._shards])
+        except OSError as error:
+            raise UserError(f"the shards of {self.root} cannot be read: {error.strerror or type(error).__name__}") from None
         for shard in self._shards:
-            for name in (shard.name, index_name(shard.name)):
-                if name not in files:
-                    raise UserError(f"shard file {self.root}/{name} is missing: copy it again or run 'rrg prepare' again")
+            if shard.name not in files:
+                raise UserError(f"shard file {self.root}/{shard.name} is missing: copy it again or run 'rrg prepare' again")
             if files[shard.name] != shard.bytes:
                 raise UserError(
                     f"shard file {self.root}/{shard.name} has {files[shard.name]} bytes, the manifest says {shard.bytes}: "
@@ -145,21 +172,32 @@ class ShardSet:
 
     def _columns(self, shard: ShardEntry) -> Columns:
         name = index_name(shard.name)
-        data = self._storage.read(name)
+        try:
+            data = self._storage.read(name, shard.index_sha256)
+        except FileNotFoundError:
+            raise UserError(f"shard file {self.root}/{name} is missing: copy it again or run 'rrg prepare' again") from None
+        except OSError as error:
+            raise UserError(f"index {self.root}/{name} cannot be read: {error.strerror or type(error).__name__}") from None
         try:
             if hashlib.sha256(data).hexdigest() != shard.index_sha256:
                 raise ValueError("its hash differs from the manifest's")
             header, columns = parse_columns(data)
-            if (header.shard, header.sha256, header.studies) != (shard.name, shard.sha256, shard.studies):
+            said = (header.shard, header.sha256, header.studies, header.bytes)
+            if said != (shard.name, shard.sha256, shard.studies, shard.bytes):
                 raise ValueError("it belongs to another shard")
         except ValueError as error:
-            raise UserError(f"index {self.root}/{name} is damaged ({error}): copy it again or run 'rrg prepare' again") from None
+            raise UserError(
+                f"index {self.root}/{name} is damaged ({one_line(error)}): copy it again or run 'rrg prepare' again"
+            ) from None
         return columns
 
     def _fill(self, shards: Sequence[Columns]) -> None:
         """Join the shards' columns: about a hundred bytes per study, shared between forked processes."""
         known: dict[str, str] = {}
         self.ids = [name for shard in shards for name in shard.ids]
+        if len(set(self.ids)) != len(self.ids):
+            twice = next(name for name, count in Counter(self.ids).items() if count > 1)
+            raise UserError(f"{self.root}: study {twice} is in split {self.split!r} twice; prepare the shards again")
         self.patients = [known.setdefault(name, name) for shard in shards for name in shard.patients]
         self._edges = _edges(np.asarray(self.shard_sizes))
         self._firsts = _edges(np.concatenate([shard.members for shard in shards]))

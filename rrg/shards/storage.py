@@ -5,34 +5,72 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 import fsspec
 
+from rrg.shards.reading import Reading, Tally
+
+A = TypeVar("A")
+T = TypeVar("T")
+
 _PART = ".part"
+_LOCAL = ("file://", "local://")
+
+
+class FileFacts(NamedTuple):
+    """What the manifest says of a file: bytes and sha-256 (empty: not known)."""
+
+    size: int
+    sha256: str
 
 
 class Storage(Protocol):
-    """A folder of files that can be read by range. `read_range` gives fewer bytes only where the file ends."""
+    """A folder of files that can be read by range. `read_range` gives fewer bytes only where the file ends.
+
+    `rereads`: a read that came damaged may come whole when asked for again. `tally` counts what this process read.
+    """
 
     root: str
+    rereads: bool
+    tally: Tally
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every file directly in the folder. Raises FileNotFoundError if there is no such folder."""
+    def know(self, facts: Mapping[str, FileFacts]) -> None:
+        """What the manifest says of the files that will be read."""
 
-    def read(self, name: str) -> bytes:
-        """A whole file. Raises FileNotFoundError."""
+    def sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Bytes of those of the files that are there. Raises OSError."""
 
-    def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Bytes [start, start + length) of a file. Raises OSError."""
+    def names(self) -> set[str] | None:
+        """Files directly in the folder, None where they cannot be listed. Raises FileNotFoundError if there is no such folder."""
+
+    def read(self, name: str, sha256: str = "") -> bytes:
+        """A whole file, whose hash is known where given. Raises OSError (FileNotFoundError)."""
+
+    def read_range(self, name: str, start: int, length: int, again: bool = False) -> bytes:
+        """Bytes [start, start + length) of a file; `again`: from where they lie, whatever is kept nearer. Raises OSError."""
+
+    def together(self, function: Callable[[A], T], items: Sequence[A]) -> list[T]:
+        """`function` of each item, which reads from this storage; several at a time where that is faster. Results in order."""
 
 
-def open_storage(root: str | Path) -> Storage:
-    """The folder at `root`: a local path, or a URL (`s3://…`, `memory://…`) read through fsspec."""
-    return RemoteFolder(str(root)) if "://" in str(root) else LocalFolder(str(root))
+def open_storage(root: str | Path, reading: Reading | None = None) -> Storage:
+    """The folder at `root`: a local path, or a URL (`https://…`, `s3://…`, `memory://…`) read through fsspec as `reading` says.
+
+    Raises:
+        UserError: a URL of an unknown kind, or of one whose package is not installed; a cache folder that cannot be written.
+    """
+    text = str(root)
+    if "://" not in text:
+        return LocalFolder(text)
+    if text.startswith(_LOCAL):
+        return LocalFolder(fsspec.core.url_to_fs(text)[1])
+    from rrg.shards.remote import RemoteFolder
+
+    return RemoteFolder(text, reading or Reading())
 
 
 def read_file(path: str) -> bytes:
@@ -61,9 +99,12 @@ class LocalFolder:
     At most `most_open` descriptors are kept, least recently used first out; a pickled copy opens its own.
     """
 
+    rereads = False
+
     def __init__(self, root: str, most_open: int = 64) -> None:
         self.root = root
         self.most_open = most_open
+        self.tally = Tally()
         self._reset()
 
     def _reset(self) -> None:
@@ -75,23 +116,35 @@ class LocalFolder:
         return {"root": self.root, "most_open": self.most_open}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
+        self.__init__(**state)  # type: ignore[misc]
 
-    def sizes(self) -> dict[str, int]:
+    def know(self, facts: Mapping[str, FileFacts]) -> None:
+        """Nothing: a local file is asked itself."""
+
+    def sizes(self, names: Iterable[str]) -> dict[str, int]:
+        paths = [(name, Path(self.root, name)) for name in names]
+        return {name: path.stat().st_size for name, path in paths if path.is_file()}
+
+    def names(self) -> set[str]:
         with os.scandir(self.root) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            return {entry.name for entry in entries if entry.is_file()}
 
-    def read(self, name: str) -> bytes:
+    def together(self, function: Callable[[A], T], items: Sequence[A]) -> list[T]:
+        return [function(item) for item in items]
+
+    def read(self, name: str, sha256: str = "") -> bytes:
         return Path(self.root, name).read_bytes()
 
-    def read_range(self, name: str, start: int, length: int) -> bytes:
+    def read_range(self, name: str, start: int, length: int, again: bool = False) -> bytes:
         file = self._descriptor(name)
+        self.tally.range(name, start, length)
         parts: list[bytes] = []
         while length > 0 and (part := os.pread(file.number, length, start)):
             parts.append(part)
             start, length = start + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.tally.add(requests=1, fetched=len(data))
+        return data
 
     def _descriptor(self, name: str) -> _Descriptor:
         if self._process != os.getpid():
@@ -102,41 +155,6 @@ class LocalFolder:
             while len(self._open) > self.most_open:
                 self._open.popitem(last=False)
         return file
-
-
-class RemoteFolder:
-    """The same through fsspec, one range request per read."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self._connect()
-
-    def _connect(self) -> None:
-        self._process = os.getpid()
-        self._files, self._path = fsspec.core.url_to_fs(self.root)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["root"])  # type: ignore[misc]
-
-    def _name(self, name: str) -> str:
-        if self._process != os.getpid():
-            self._connect()  # an event loop does not survive a fork; fsspec keeps file systems by process
-        return f"{self._path.rstrip('/')}/{name}"
-
-    def sizes(self) -> dict[str, int]:
-        listing = self._files.ls(self._path, detail=True)
-        return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listing if entry["type"] == "file"}
-
-    def read(self, name: str) -> bytes:
-        data: bytes = self._files.cat_file(self._name(name))
-        return data
-
-    def read_range(self, name: str, start: int, length: int) -> bytes:
-        data: bytes = self._files.cat_file(self._name(name), start=start, end=start + length)
-        return data
 
 
 @contextmanager

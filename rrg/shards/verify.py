@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import tarfile
 import zlib
@@ -13,22 +14,24 @@ from rrg.data.study import Study
 from rrg.errors import UserError
 from rrg.shards.images import FilmError, ImagePolicy, prepare_film
 from rrg.shards.index import IndexLine, Member, parse_index
-from rrg.shards.manifest import EXCLUDED, Manifest, ShardEntry, index_name, read_manifest
+from rrg.shards.manifest import EXCLUDED, Manifest, ShardEntry, index_name, one_line, read_manifest
 from rrg.shards.packing import describe
-from rrg.shards.storage import LocalFolder
+from rrg.shards.reading import Reading
+from rrg.shards.scan import ShardScan
+from rrg.shards.storage import FileFacts, Storage, open_storage
 
 _KEEP = ImagePolicy()
-_CHUNK = 1 << 20
 
 
 @dataclass
 class VerifyReport:
-    """What was read, and every difference from the manifest in words."""
+    """What was read, every difference from the manifest in words, and in `notes` what could not be looked at."""
 
     shards: int = 0
     studies: int = 0
     images: int = 0
     differences: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -36,76 +39,108 @@ class VerifyReport:
         return not self.differences
 
 
-def verify_shards(root: str | Path, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Compare sizes, hashes, indexes, records and films of a local folder with its manifest; decode every film.
+def verify_shards(
+    root: str | Path, progress: Callable[[int, int], None] | None = None, reading: Reading | None = None
+) -> VerifyReport:
+    """Compare sizes, hashes, indexes, records and films of a folder or URL with its manifest; decode every film.
 
-    `progress` is called with (studies read, studies in all) after each shard. Raises UserError if there is no manifest to
-    compare with; everything else is reported.
+    Every byte is read once, as a stream: nothing is kept, and a cache is not asked. `progress` is called with (studies read,
+    studies in all) after each shard. Raises UserError if there is no manifest to compare with, or if a server cannot be read by
+    ranges; everything else is reported.
     """
-    storage = LocalFolder(str(root))
+    storage = open_storage(root, dataclasses.replace(reading or Reading(), cache_bytes=0))
     manifest = read_manifest(storage)
     report = VerifyReport()
     patients: dict[str, dict[str, None]] = {split: {} for split in manifest.splits}
     total, done = sum(entry.studies for entry in manifest.splits.values()), 0
     for shard in manifest.shards:
-        for line in _verify_shard(Path(root), shard, report):
+        for line in _verify_shard(storage, shard, report):
             patients.setdefault(shard.split, {})[line.patient] = None
         done += shard.studies
         if progress is not None:
             progress(done, total)
     report.differences += _wrong_totals(manifest, patients)
-    report.differences += _wrong_files(Path(root), manifest, storage.sizes())
+    report.differences += _wrong_files(storage, manifest, report)
     return report
 
 
-def _verify_shard(root: Path, shard: ShardEntry, report: VerifyReport) -> list[IndexLine]:
+def _verify_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> list[IndexLine]:
     """Differences of one shard into `report`; the studies its index lists."""
     report.shards += 1
-    path, index = root / shard.name, root / index_name(shard.name)
-    if not path.is_file():
+    try:
+        size = storage.sizes([shard.name]).get(shard.name)
+    except OSError as error:
+        report.differences.append(f"{shard.name}: {_unreadable(error)}")
+        return []
+    if size is None:
         report.differences.append(f"{shard.name}: missing")
         return []
-    if path.stat().st_size != shard.bytes:
-        report.differences.append(f"{shard.name}: {path.stat().st_size} bytes, the manifest says {shard.bytes}")
-    if _sha256(path) != shard.sha256:
-        report.differences.append(f"{shard.name}: its sha-256 differs from the manifest's")
+    if size != shard.bytes:
+        report.differences.append(f"{shard.name}: {size} bytes, the manifest says {shard.bytes}")
+    lines = _index(storage, shard, report)
+    storage.know({shard.name: FileFacts(size, "")})
+    scan = ShardScan(storage, shard.name, size)
+    if lines is not None:
+        report.differences += [f"{shard.name}: {fault}" for fault in _verify_members(scan, lines, shard.split)]
+        report.studies += len(lines)
+        report.images += sum(line.views for line in lines)
     try:
-        data = index.read_bytes()
+        if scan.digest() != shard.sha256:
+            report.differences.append(f"{shard.name}: its sha-256 differs from the manifest's")
+    except (OSError, EOFError) as error:
+        report.differences.append(f"{shard.name}: {_unreadable(error)}")
+    return lines or []
+
+
+def _index(storage: Storage, shard: ShardEntry, report: VerifyReport) -> list[IndexLine] | None:
+    """The studies that a shard's index lists, None where it cannot be used."""
+    name = index_name(shard.name)
+    try:
+        data = storage.read(name)
         if hashlib.sha256(data).hexdigest() != shard.index_sha256:
-            report.differences.append(f"{index.name}: its sha-256 differs from the manifest's")
-        lines = parse_index(data)[1]
-    except (FileNotFoundError, ValueError) as error:
-        report.differences.append(f"{index.name}: {'missing' if isinstance(error, FileNotFoundError) else error}")
-        return []
+            report.differences.append(f"{name}: its sha-256 differs from the manifest's")
+        header, lines = parse_index(data)
+    except FileNotFoundError:
+        report.differences.append(f"{name}: missing")
+        return None
+    except (OSError, ValueError) as error:
+        report.differences.append(f"{name}: {one_line(error) if isinstance(error, ValueError) else _unreadable(error)}")
+        return None
+    if (header.shard, header.sha256, header.bytes) != (shard.name, shard.sha256, shard.bytes):
+        report.differences.append(f"{name}: its header is of another shard")
     if (len(lines), sum(line.views for line in lines)) != (shard.studies, shard.images):
         report.differences.append(f"{shard.name}: its index does not hold {shard.studies} studies and {shard.images} images")
-    report.differences += [f"{shard.name}: {fault}" for fault in _verify_members(path, lines, shard.split)]
-    report.studies += len(lines)
-    report.images += sum(line.views for line in lines)
     return lines
 
 
-def _verify_members(path: Path, lines: list[IndexLine], split: str) -> Iterator[str]:
+def _unreadable(error: Exception) -> str:
+    return f"cannot be read: {getattr(error, 'strerror', None) or one_line(error) or type(error).__name__}"
+
+
+def _verify_members(scan: ShardScan, lines: list[IndexLine], split: str) -> Iterator[str]:
     """Read the tar from its beginning as any tar reader would, and compare each member with the index."""
     expected = [(line, suffix, place) for line in lines for suffix, place in line.members.items()]
     read = 0
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(fileobj=scan, mode="r:") as tar:  # type: ignore[call-overload]
             for member in tar:
                 if read == len(expected):
-                    yield f"holds {member.name}, which its index does not"
+                    yield f"holds {member.name!r}, which its index does not"
                     return
                 line, suffix, place = expected[read]
                 read += 1
                 if (member.name, member.offset_data, member.size) != (f"{line.id}.{suffix}", place.offset, place.size):
-                    yield f"holds {member.name} where its index has {line.id}.{suffix}"
+                    yield f"holds {member.name!r} where its index has {line.id}.{suffix}"
+                    return
+                if not member.isreg():
+                    yield f"{member.name}: no file, but a link or another kind of member"
                     return
                 file = tar.extractfile(member)
                 fault = _fault(file.read() if file else b"", line, suffix, place, split)
                 if fault:
                     yield f"{member.name}: {fault}"
-    except (tarfile.TarError, OSError) as error:
-        yield f"not a whole tar: {error}"
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:  # damaged headers make it raise all these
+        yield f"not a whole tar: {one_line(error) or type(error).__name__}"
         return
     if read < len(expected):
         yield f"ends after {read} of {len(expected)} members"
@@ -123,7 +158,7 @@ def _fault(data: bytes, line: IndexLine, suffix: str, place: Member, split: str)
         return ""
     try:
         study = Study.from_json(data)
-    except (ValueError, UserError):
+    except (ValueError, UserError, RecursionError):
         return "not a study record"
     told = {"id": line.id, "patient": line.patient, "views": line.views, "words": line.words, "labels": line.labels}
     return "" if describe(study) == told and study.split == split else "its index line says something else"
@@ -142,17 +177,21 @@ def _wrong_totals(manifest: Manifest, patients: dict[str, dict[str, None]]) -> I
                 yield f"patient {name} is in {seen[name]} and in {split}"
 
 
-def _wrong_files(root: Path, manifest: Manifest, files: dict[str, int]) -> Iterator[str]:
+def _wrong_files(storage: Storage, manifest: Manifest, report: VerifyReport) -> Iterator[str]:
     known = {shard.name for shard in manifest.shards}
-    yield from (f"{name}: not in the manifest" for name in sorted(files) if name.endswith(".tar") and name not in known)
-    listed = (root / EXCLUDED).read_bytes().count(b"\n") if EXCLUDED in files else 0
+    try:
+        names = storage.names()
+    except OSError:
+        names = None  # a bucket may be read but not listed
+    if names is None:
+        report.notes.append("the folder cannot be listed, so shards that the manifest does not name were not looked for")
+    yield from (f"{name}: not in the manifest" for name in sorted(names or ()) if name.endswith(".tar") and name not in known)
+    try:
+        listed = storage.read(EXCLUDED).count(b"\n")
+    except FileNotFoundError:
+        listed = 0
+    except OSError as error:
+        yield f"{EXCLUDED}: {_unreadable(error)}"
+        return
     if listed != manifest.excluded:
         yield f"{EXCLUDED}: lists {listed} studies, the manifest says {manifest.excluded}"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -24,7 +24,13 @@ from rrg.train.progress import Reporter
 from rrg.train.rundir import RunDirectory, read_recipe
 from rrg.train.team import Team, start
 
-_OVERRIDABLE = ("generate.", "data.workers", "data.prefetch", "data.shards", "data.max_damaged", "vision.cache", "train.threads")
+_OVERRIDABLE = (
+    "generate.",
+    *("data.workers", "data.prefetch", "data.shards", "data.max_damaged"),
+    *("data.cache_dir", "data.cache_gb", "data.read_timeout", "data.read_retries"),
+    "vision.cache",
+    "train.threads",
+)
 
 
 def generate(root: Path, split: str, which: str, films: str, overrides: Sequence[str]) -> Path:

@@ -27,6 +27,10 @@ FREE = (
     "data.prefetch",
     "data.max_damaged",
     "data.shards",  # a folder may move; its content is checked by digest
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.read_timeout",
+    "data.read_retries",
     "vision.cache",
     "train.micro_batch_size",
     "train.checkpoint_every",

@@ -26,7 +26,8 @@ def storage(request, tmp_path: Path) -> Storage:
 
 
 def test_reads(storage):
-    assert storage.sizes() == {"a.bin": len(DATA), "b.bin": len(DATA)}
+    assert storage.sizes(["a.bin", "none", "b.bin"]) == {"a.bin": len(DATA), "b.bin": len(DATA)}
+    assert {"a.bin", "b.bin"} <= storage.names()
     assert storage.read("a.bin") == DATA
     assert storage.read_range("b.bin", 300, 512) == DATA[300:812]
     assert storage.read_range("b.bin", len(DATA) - 5, 512) == DATA[-5:]
@@ -38,7 +39,7 @@ def test_missing(storage):
     with pytest.raises(FileNotFoundError):
         storage.read_range("none", 0, 4)
     with pytest.raises(FileNotFoundError):
-        open_storage(storage.root + "/absent").sizes()
+        open_storage(storage.root + "/absent").names()
 
 
 def test_survives_pickling(storage):
