@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rrg.cli import prepare_features
 from rrg.cli.progress import Meter
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
     from rrg.data.prepare.collection import Collection
-    from rrg.data.prepare.mimic_cxr import MimicChoices
+    from rrg.data.prepare.mimic_cxr import MimicChoices, MimicFiles
+    from rrg.shards.images import ImagePolicy
     from rrg.shards.manifest import Manifest
 
 Commands = Any  # argparse keeps the class of add_subparsers' result private
@@ -31,13 +33,15 @@ CheXpert labels from the Open-i reports (JSON lines), matched by CXR number."""
 _MIMIC = """example:
   rrg prepare mimic-cxr --root mimic-cxr-jpg --out shards/mimic --size 512
 
---root holds files/pNN/pNNNNNNNN/sNNNNNNNN/*.jpg, mimic-cxr-2.0.0-split.csv, -metadata.csv and, for labels, -chexpert.csv or
--negbio.csv (each also as .csv.gz), and mimic-cxr-reports.zip or the folder it unpacks to (else give --reports)."""
+--root holds files/pNN/pNNNNNNNN/sNNNNNNNN/*.jpg (MIMIC-CXR-JPG) or *.dcm (MIMIC-CXR), mimic-cxr-2.0.0-split.csv, -metadata.csv
+and, for labels, -chexpert.csv or -negbio.csv (each also as .csv.gz, else give --tables), and mimic-cxr-reports.zip or the folder
+it unpacks to (else give --reports). The whole way from PhysioNet's folder is in docs/mimic_cxr.md."""
 
 _PHANTOM = """example:
   rrg prepare phantom --out phantom --studies 200 --seed 7 --shards shards/phantom
 
-writes synthetic films and reports in the layout of MIMIC-CXR-JPG; with --shards, prepares them like MIMIC-CXR too."""
+writes synthetic films and reports in the layout of MIMIC-CXR-JPG, with --format dicom in that of MIMIC-CXR; with --shards,
+prepares them like MIMIC-CXR too."""
 
 _VERIFY = """example:
   rrg prepare verify shards/mimic
@@ -59,6 +63,7 @@ def register(commands: Commands) -> None:
     _register_iu_xray(sources)
     _register_mimic_cxr(sources)
     _register_phantom(sources)
+    prepare_features.register(sources)
     verify = _command(sources, "verify", "read a finished folder of shards again, against its manifest", _VERIFY, _run_verify)
     verify.add_argument("shards", metavar="SHARDS", help="the folder of shards, or its URL")
 
@@ -84,11 +89,18 @@ def _register_iu_xray(sources: Commands) -> None:
 
 
 def _register_mimic_cxr(sources: Commands) -> None:
-    parser = _command(sources, "mimic-cxr", "MIMIC-CXR-JPG as PhysioNet distributes it", _MIMIC, _run_mimic_cxr)
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder of MIMIC-CXR-JPG")
+    parser = _command(sources, "mimic-cxr", "MIMIC-CXR or MIMIC-CXR-JPG as PhysioNet distributes it", _MIMIC, _run_mimic_cxr)
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder that holds files/")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="the folder of the CSV tables, where not --root")
     parser.add_argument("--reports", type=Path, metavar="PATH", help="mimic-cxr-reports.zip or its folder, where not in --root")
+    annotation = "R2Gen's mimic_annotation.json: its splits and reports instead of the split table and --reports"
+    parser.add_argument("--annotation", type=Path, metavar="FILE", help=annotation)
+    parser.add_argument("--exceptions", type=Path, metavar="FILE", help="studies to leave out, with the reason: CSV or text")
+    forms = "the films to read: jpg, dicom, or auto (default): what the tree holds, refused where it holds both"
+    parser.add_argument("--format", default="auto", metavar="FORM", help=forms)
     parser.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="the folder to write")
     _add_mimic_choices(parser)
+    _add_tones(parser)
     _add_size(parser)
     _add_writing(parser)
 
@@ -99,6 +111,7 @@ def _register_phantom(sources: Commands) -> None:
     parser.add_argument("--studies", type=int, required=True, metavar="N", help="number of studies")
     parser.add_argument("--seed", type=int, required=True, metavar="S", help="equal seeds give equal bytes")
     parser.add_argument("--size", type=int, default=320, metavar="PX", help="side of a film in pixels (320)")
+    parser.add_argument("--format", default="jpg", metavar="FORM", help="write films as jpg (default) or dicom")
     parser.add_argument("--shards", type=Path, metavar="SHARDS", help="also prepare the tree into this folder")
     _add_mimic_choices(parser)
     _add_writing(parser)
@@ -114,6 +127,11 @@ def _add_mimic_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", default="auto", metavar="TABLE", help=labels)
 
 
+def _add_tones(parser: argparse.ArgumentParser) -> None:
+    tones = "grey levels of DICOM films: window, the file's own (default), or equalized, as MIMIC-CXR-JPG was made"
+    parser.add_argument("--tones", default="window", metavar="NAME", help=tones)
+
+
 def _add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, metavar="PX", help="shorter side of a stored film; left out: as it is")
 
@@ -124,7 +142,7 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=cores, metavar="W", help=f"processes (all cores: {cores})")
     parser.add_argument("--studies-per-shard", type=int, default=256, metavar="N", help="studies in a shard (256)")
     parser.add_argument(
-        "--max-damaged", type=int, default=0, metavar="N", help="leave out up to N studies with a damaged film (0)"
+        "--max-damaged", type=int, default=0, metavar="N", help="leave out up to N studies with a damaged film or report (0)"
     )
     parser.add_argument("--verify", action="store_true", help="when finished, read all shards again and compare")
 
@@ -136,32 +154,51 @@ def _run_iu_xray(options: argparse.Namespace) -> int:
 
 
 def _run_mimic_cxr(options: argparse.Namespace) -> int:
-    return _prepare_mimic(options, options.root, options.reports, options.out, options.size)
+    from rrg.data.prepare.mimic_cxr import MimicFiles
+
+    files = MimicFiles(options.root, options.tables, options.reports, options.annotation, options.exceptions)
+    return _prepare_mimic(options, files, options.out, options.size)
 
 
 def _run_phantom(options: argparse.Namespace) -> int:
+    from rrg.data.prepare.mimic_cxr import MimicFiles
     from rrg.data.prepare.phantom import write_cohort
 
     _mimic_choices(options)  # a wrong word is said now, not after the drawing
     with _stopping(options.out), Meter("drawing", "studies") as meter:
-        write_cohort(options.out, options.studies, options.seed, size=options.size, workers=options.workers, progress=meter)
+        write_cohort(
+            options.out,
+            options.studies,
+            options.seed,
+            size=options.size,
+            workers=options.workers,
+            form=options.format,
+            progress=meter,
+        )
     print(f"{options.out}: {options.studies:,} synthetic studies of seed {options.seed}")
-    return _prepare_mimic(options, options.out, None, options.shards, None) if options.shards else 0
+    return _prepare_mimic(options, MimicFiles(options.out), options.shards, None) if options.shards else 0
 
 
 def _mimic_choices(options: argparse.Namespace) -> MimicChoices:
     from rrg.data.prepare.mimic_cxr import MimicChoices
 
-    return MimicChoices(options.views, options.max_views, options.section, options.labels)
+    return MimicChoices(options.views, options.max_views, options.section, options.labels, options.format)
 
 
-def _prepare_mimic(options: argparse.Namespace, root: Path, reports: Path | None, out: Path, size: int | None) -> int:
+def _prepare_mimic(options: argparse.Namespace, files: MimicFiles, out: Path, size: int | None) -> int:
     from rrg.data.prepare.mimic_cxr import read_mimic_cxr
 
     choices = _mimic_choices(options)
+    _policy(options, size)
     with _stopping(out), Meter("reading reports", "studies") as meter:
-        collection = read_mimic_cxr(root, choices, reports, progress=meter)
+        collection = read_mimic_cxr(files, choices, max_damaged=options.max_damaged, progress=meter)
     return _write(options, collection, out, size)
+
+
+def _policy(options: argparse.Namespace, size: int | None) -> ImagePolicy:
+    from rrg.shards.images import ImagePolicy
+
+    return ImagePolicy(size, options.quality, getattr(options, "tones", "window"))
 
 
 def _run_verify(options: argparse.Namespace) -> int:
@@ -170,8 +207,7 @@ def _run_verify(options: argparse.Namespace) -> int:
 
 def _write(options: argparse.Namespace, collection: Collection, out: Path, size: int | None) -> int:
     """Write the shards and say what is in them."""
-    from rrg.data.sections import PARSER_VERSION
-    from rrg.shards.writer import ImagePolicy, build_shards
+    from rrg.shards.writer import build_shards
 
     started = time.monotonic()
     with _stopping(out), Meter("writing shards", "studies") as meter:
@@ -179,12 +215,12 @@ def _write(options: argparse.Namespace, collection: Collection, out: Path, size:
             out,
             collection.studies,
             source=collection.source,
-            policy=ImagePolicy(size, options.quality),
-            parser_version=PARSER_VERSION,
+            policy=_policy(options, size),
+            parser_version=collection.parser_version,
             studies_per_shard=options.studies_per_shard,
             workers=options.workers,
             excluded=collection.excluded,
-            max_damaged=options.max_damaged,
+            max_damaged=options.max_damaged - collection.damaged,
             progress=meter,
         )
     _show(out, manifest, collection, time.monotonic() - started)
@@ -203,7 +239,7 @@ def _show(out: Path, manifest: Manifest, collection: Collection, seconds: float)
     for name, split in manifest.splits.items():
         table.add_row(name, f"{split.studies:,}", f"{split.patients:,}", f"{split.images:,}")
     console.print(table)
-    reasons = Counter(entry.reason for entry in collection.excluded)
+    reasons = Counter(entry.reason.partition(":")[0] for entry in collection.excluded)
     reasons["a film does not decode"] += manifest.excluded - len(collection.excluded)
     for reason, count in reasons.most_common():
         if count:

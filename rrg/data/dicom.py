@@ -218,7 +218,7 @@ def _check_codestream(film: Dataset) -> None:
         raise DicomError(f"its compressed pixels cannot be found ({type(error).__name__})") from error
     if extent != (film.Rows, film.Columns, 1):
         raise DicomError("its compressed pixels are of another size or colour than its header says")
-    if frame.startswith(_BARE_STREAMS) and not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+    if frame.startswith(_BARE_STREAMS) and not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         raise DicomError("its compressed pixels are cut short")  # the decoders fill up with grey
     if count_scans(frame) > MOST_SCANS:
         raise DicomError("its JPEG has more scans than any film")

@@ -26,8 +26,9 @@ from rrg.data.study import Sections
 
 PARSER_VERSION = "1"
 
-# How the findings were found: under FINDINGS, under a combined heading, under a film description, as unmarked paragraphs, or not.
-Rule = Literal["findings", "combined", "view", "body", "none", "empty"]
+# How the findings were found: under FINDINGS, a combined heading or a film description, as unmarked paragraphs, or not; or they
+# stood alone in an annotation file.
+Rule = Literal["findings", "combined", "view", "body", "none", "empty", "annotation"]
 
 
 @dataclass(frozen=True)

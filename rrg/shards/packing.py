@@ -18,6 +18,8 @@ from rrg.shards.manifest import ShardEntry, index_name
 from rrg.shards.plan import ShardTask, SourceStudy, stored_study
 from rrg.shards.storage import read_file, replace_file, replacing
 
+_MOST_BYTES = 1 << 29
+
 
 @dataclass(frozen=True)
 class PackedShard:
@@ -124,6 +126,8 @@ def _prepare(source: SourceStudy, policy: ImagePolicy) -> list[bytes]:
     films = []
     for number, path in enumerate(source.images):
         try:
+            if "://" not in path and Path(path).stat().st_size > _MOST_BYTES:
+                raise FilmError(f"image {number} ({PurePosixPath(path).name}): more than {_MOST_BYTES >> 20} MiB is no film")
             data = read_file(path)
         except OSError as error:
             raise UserError(f"study {source.study.id}: cannot read {path}: {error.strerror or error}") from None

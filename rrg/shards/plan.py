@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import Counter
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, overload
 
 from rrg.data.study import SPLITS, Study
 from rrg.errors import UserError
+from rrg.shards.distinct import Digests, repeated, shared
 from rrg.shards.images import ImagePolicy
 from rrg.shards.manifest import FORMAT, canonical, shard_name
 from rrg.shards.storage import replace_file
@@ -118,27 +119,49 @@ def _digest_of(studies: Sequence[SourceStudy]) -> str:
     return digest.hexdigest()
 
 
-def by_split(studies: Sequence[SourceStudy]) -> dict[str, list[SourceStudy]]:
+class Selection(Sequence[SourceStudy]):
+    """Some studies of a sequence, by their places in it: eight bytes a study, wherever the sequence itself lies."""
+
+    def __init__(self, studies: Sequence[SourceStudy], places: array[int]) -> None:
+        self._studies, self._places = studies, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> SourceStudy: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[SourceStudy]: ...
+    def __getitem__(self, place: int | slice) -> SourceStudy | Sequence[SourceStudy]:
+        if isinstance(place, slice):
+            return [self._studies[k] for k in self._places[place]]
+        return self._studies[self._places[place]]
+
+
+def by_split(studies: Sequence[SourceStudy]) -> dict[str, Sequence[SourceStudy]]:
     """Studies of each split that has any, in the order given.
 
     Raises UserError: no studies, a study id twice, a patient in two splits, a study whose films do not match its views.
     """
     if not studies:
         raise UserError("no studies to write: the source gave none (look at its paths and filters)")
-    _refuse("study ids occur twice", [name for name, n in Counter(s.study.id for s in studies).items() if n > 1])
-    split_of: dict[str, str] = {}
-    _refuse(
-        "patients are in two splits",
-        [s.study.patient for s in studies if split_of.setdefault(s.study.patient, s.study.split) != s.study.split],
-    )
-    _refuse(
-        "studies have no film, or not one film per view",
-        [s.study.id for s in studies if not s.images or len(s.images) != len(s.study.views)],
-    )
-    splits: dict[str, list[SourceStudy]] = {split: [] for split in SPLITS}
-    for source in studies:
-        splits[source.study.split].append(source)
-    return {split: part for split, part in splits.items() if part}
+    ids, patients = Digests(), {split: Digests() for split in SPLITS}
+    places = {split: array("q") for split in SPLITS}
+    without_films = []
+    for place, source in enumerate(studies):
+        ids.add(source.study.id)
+        patients[source.study.split].add(source.study.patient)
+        places[source.study.split].append(place)
+        if not source.images or len(source.images) != len(source.study.views):
+            without_films.append(source.study.id)
+    _refuse("study ids occur twice", repeated(ids, lambda: (source.study.id for source in studies)))
+    _refuse("patients are in two splits", shared(patients.values(), lambda: _owners(studies)))
+    _refuse("studies have no film, or not one film per view", without_films)
+    return {split: Selection(studies, chosen) for split, chosen in places.items() if chosen}
+
+
+def _owners(studies: Sequence[SourceStudy]) -> Iterator[tuple[str, int]]:
+    return ((source.study.patient, SPLITS.index(source.study.split)) for source in studies)
 
 
 def _refuse(fault: str, names: Sequence[str]) -> None:
@@ -150,11 +173,15 @@ def _refuse(fault: str, names: Sequence[str]) -> None:
 
 def check_films_exist(studies: Sequence[SourceStudy]) -> None:
     """Look for every local film before hours are spent on the others. Raises UserError naming the first that is missing."""
-    missing = [(s.study.id, path) for s in studies for path in s.images if "://" not in path and not Path(path).is_file()]
+    missing, first = 0, ""
+    for source in studies:
+        for path in source.images:
+            if "://" not in path and not Path(path).is_file():
+                missing += 1
+                first = first or f"study {source.study.id}, {path}"
     if missing:
-        study, path = missing[0]
-        what = "an image file is missing" if len(missing) == 1 else f"{len(missing)} image files are missing, the first"
-        raise UserError(f"{what}: study {study}, {path}")
+        what = "an image file is missing" if missing == 1 else f"{missing} image files are missing, the first"
+        raise UserError(f"{what}: {first}")
 
 
 def claim_folder(folder: Path, asked: Mapping[str, Any]) -> None:

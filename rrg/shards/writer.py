@@ -8,23 +8,24 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
 from rrg.data.study import SPLITS
 from rrg.errors import UserError
+from rrg.shards.distinct import Digests
 from rrg.shards.images import ImagePolicy
 from rrg.shards.index import Damage
 from rrg.shards.manifest import EXCLUDED, MANIFEST, Manifest, SplitEntry, canonical
 from rrg.shards.packing import PackedShard, pack
 from rrg.shards.plan import Excluded, Plan, ShardTask, SourceStudy, by_split, check_films_exist, claim_folder
-from rrg.shards.storage import remove_leftovers, replace_file
+from rrg.shards.storage import remove_leftovers, replace_file, replacing
 
 __all__ = ["Excluded", "ImagePolicy", "SourceStudy", "build_shards"]
 
@@ -71,7 +72,7 @@ def build_shards(
         remove_leftovers(out)
         shards = _pack_all(plan, out, workers, max_damaged, progress)
         damaged = [damage for shard in shards for damage in shard.damaged]
-        listed = [*excluded, *(Excluded(damage.study, damage.reason) for damage in damaged)]
+        listed = [Excluded(damage.study, damage.reason) for damage in damaged]
         manifest = Manifest(
             source=settings["source"],
             parser_version=parser_version,
@@ -79,12 +80,25 @@ def build_shards(
             studies_per_shard=studies_per_shard,
             shards=tuple(shard.entry for shard in shards),
             splits=_totals(plan, shards, {damage.study for damage in damaged}),
-            excluded=len(listed),
+            excluded=len(excluded) + len(listed),
         )
-        lines = (canonical({"study": item.study, "reason": item.reason}) + b"\n" for item in listed)
-        replace_file(out / EXCLUDED, b"".join(lines))
+        _write_excluded(out / EXCLUDED, lambda: chain(excluded, listed))
         replace_file(out / MANIFEST, manifest.to_json())
     return manifest
+
+
+def _write_excluded(path: Path, items: Callable[[], Iterable[Excluded]]) -> None:
+    """One line per study that is left out, unless the file says just that already; there may be a hundred thousand of them."""
+
+    def lines() -> Iterator[bytes]:
+        return (canonical({"study": item.study, "reason": item.reason}) + b"\n" for item in items())
+
+    if path.is_file():
+        with path.open("rb") as there:
+            if all(there.read(len(line)) == line for line in lines()) and not there.read(1):
+                return
+    with replacing(path) as file:
+        file.writelines(lines())
 
 
 def _pack_all(
@@ -151,8 +165,8 @@ def _totals(plan: Plan, shards: Sequence[PackedShard], damaged: set[str]) -> dic
     totals = {}
     for split, studies in plan.studies.items():
         entries = [shard.entry for shard in shards if shard.entry.split == split]
-        patients = {source.study.patient for source in studies if source.study.id not in damaged}
-        totals[split] = SplitEntry(sum(entry.studies for entry in entries), sum(entry.images for entry in entries), len(patients))
+        patients = len(Digests(source.study.patient for source in studies if source.study.id not in damaged).distinct())
+        totals[split] = SplitEntry(sum(entry.studies for entry in entries), sum(entry.images for entry in entries), patients)
     return totals
 
 

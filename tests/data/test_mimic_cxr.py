@@ -7,11 +7,13 @@ import json
 import zipfile
 
 import pytest
+import simplejpeg
+from dicom_films import dicom
 from mimic_tree import CASES, METADATA_COLUMNS, REPORT, Case, write_reports, write_table, write_tree
 
 from rrg.data.prepare.films import Film, choose_films
-from rrg.data.prepare.mimic_cxr import MimicChoices, read_mimic_cxr
-from rrg.data.prepare.mimic_reports import ReportArchive
+from rrg.data.prepare.mimic_cxr import MimicChoices, MimicFiles, read_mimic_cxr
+from rrg.data.prepare.mimic_reports import ReportArchive, ReportError
 from rrg.errors import UserError
 from rrg.shards.writer import ImagePolicy, build_shards
 
@@ -56,10 +58,10 @@ def test_reports_elsewhere(tmp_path):
     write_reports(tmp_path / "txt", CASES, "zip")
     write_reports(tmp_path / "txt", CASES, "nested")
     archive = tmp_path / "txt" / "mimic-cxr-reports.zip"
-    assert len(read_mimic_cxr(root, reports=archive).studies) == 4
-    assert len(read_mimic_cxr(root, reports=tmp_path / "txt").studies) == 4
-    assert len(read_mimic_cxr(root, reports=tmp_path / "txt" / "files").studies) == 4
-    assert "no reports at" in refused(read_mimic_cxr, root, reports=tmp_path / "nowhere")
+    assert len(read_mimic_cxr(MimicFiles(root, reports=archive)).studies) == 4
+    assert len(read_mimic_cxr(MimicFiles(root, reports=tmp_path / "txt")).studies) == 4
+    assert len(read_mimic_cxr(MimicFiles(root, reports=tmp_path / "txt" / "files")).studies) == 4
+    assert "no reports at" in refused(read_mimic_cxr, MimicFiles(root, reports=tmp_path / "nowhere"))
 
 
 def test_prior_is_the_nearest_strictly_earlier_study(tmp_path):
@@ -192,11 +194,44 @@ def test_missing_parts(tmp_path):
     assert "no mimic-cxr-2.0.0-split.csv or .csv.gz" in refused(read_mimic_cxr, root)
 
 
-def test_dicom_tree_is_refused(tmp_path):
-    root = write_tree(tmp_path)
-    for film in root.glob("files/*/*/*/*.jpg"):
-        film.rename(film.with_suffix(".dcm"))
-    assert "DICOM files (.dcm) only" in refused(read_mimic_cxr, root)
+def as_dicom(root, folders="files/*/*/*", keep=False):
+    """The JPEG films of some studies as DICOM files, beside them or in their place."""
+    for film in sorted(root.glob(f"{folders}/*.jpg")):
+        pixels = simplejpeg.decode_jpeg(film.read_bytes(), "GRAY")[..., 0]
+        film.with_suffix(".dcm").write_bytes(dicom(pixels, bits=8, WindowCenter=128, WindowWidth=256))
+        if not keep:
+            film.unlink()
+    return root
+
+
+def test_dicom_tree(tmp_path):
+    jpg, dcm = read_mimic_cxr(write_tree(tmp_path / "jpg")), read_mimic_cxr(as_dicom(write_tree(tmp_path / "dcm")))
+    assert (jpg.source["name"], dcm.source["name"]) == ("mimic-cxr-jpg", "mimic-cxr")
+    assert [source.study for source in jpg.studies] == [source.study for source in dcm.studies]
+    assert all(path.endswith(".dcm") for source in dcm.studies for path in source.images)
+    assert len(read_mimic_cxr(tmp_path / "dcm", MimicChoices(format="dicom")).studies) == 4
+    said = refused(read_mimic_cxr, tmp_path / "dcm", MimicChoices(format="jpg"))
+    assert "left out: 4 x no film on disk in the format asked for" in said
+
+
+@pytest.mark.parametrize(("folders", "keep"), [("files/p10/*/s50000002", False), ("files/p12/*/*", True)])
+def test_a_tree_of_both_forms_is_decided_by_the_user(tmp_path, folders, keep):
+    root = as_dicom(write_tree(tmp_path), folders, keep)
+    assert "say which to read with --format jpg or --format dicom" in refused(read_mimic_cxr, root)
+    jpg, dcm = (read_mimic_cxr(root, MimicChoices(format=form)) for form in ("jpg", "dicom"))
+    assert len(jpg.studies) == (4 if keep else 3) and len(dcm.studies) == 1
+    assert {entry.reason for entry in dcm.excluded} == {"no film on disk in the format asked for"}
+    assert "--format 'dcm' is not known" in refused(MimicChoices, format="dcm")
+
+
+def test_tables_elsewhere(tmp_path):
+    root = as_dicom(write_tree(tmp_path / "dcm"))
+    (tmp_path / "tables").mkdir()
+    for path in root.glob("*.csv"):
+        path.rename(tmp_path / "tables" / path.name)
+    assert "--tables names their folder" in refused(read_mimic_cxr, root)
+    assert "no folder" in refused(read_mimic_cxr, MimicFiles(root, tables=tmp_path / "nowhere"))
+    assert len(read_mimic_cxr(MimicFiles(root, tables=tmp_path / "tables")).studies) == 4
 
 
 def edit(root, table, old, new):
@@ -268,7 +303,10 @@ def test_damaged_zip(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     assert "not a whole zip file" in refused(read_mimic_cxr, root)
     path.write_bytes(whole[:80] + bytes(byte ^ 0x55 for byte in whole[80:110]) + whole[110:])
-    assert "s50000001 cannot be unpacked" in refused(read_mimic_cxr, root)
+    assert "1 studies have a damaged report, 0 allowed: s50000001, it cannot be unpacked" in refused(read_mimic_cxr, root)
+    collection = read_mimic_cxr(root, max_damaged=1)
+    assert (len(collection.studies), collection.damaged) == (3, 1)
+    assert [(entry.study, entry.reason.partition(":")[0]) for entry in collection.excluded] == [("s50000001", "damaged report")]
 
 
 def test_zip_with_other_members_and_prefix(tmp_path):
@@ -291,7 +329,8 @@ def test_enormous_report_is_refused(tmp_path):
     path = tmp_path / "reports.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("p10/p10000001/s50000001.txt", b"a" * (64 << 20))
-    assert "which is no report" in refused(ReportArchive(path).read, "s50000001", "p10000001")
+    with pytest.raises(ReportError, match="which is no report"):
+        ReportArchive(path).read("s50000001", "p10000001")
 
 
 def test_reports_in_another_encoding_are_read_and_counted(tmp_path):
@@ -299,6 +338,57 @@ def test_reports_in_another_encoding_are_read_and_counted(tmp_path):
     collection = read_mimic_cxr(write_tree(tmp_path, (odd, *CASES[1:])))
     assert by_id(collection)["s50000001"].sections.findings == "The patient\u2019s lungs are cl\u00e9ar."
     assert collection.source["counts"]["reports_not_utf8"] == 1
+
+
+def test_reports_that_are_no_text_are_damaged(tmp_path):
+    wide = dataclasses.replace(CASES[0], report=REPORT.encode("utf-16"))
+    noise = dataclasses.replace(CASES[1], report=bytes(range(256)) * 8)
+    root = write_tree(tmp_path, (wide, noise, *CASES[2:]), reports="folder")
+    folder = root / "mimic-cxr-reports/files/p11/p11000002/s51000003.txt"
+    folder.unlink()
+    folder.mkdir()
+    assert "s50000002, it is not text" in refused(read_mimic_cxr, root)
+    collection = read_mimic_cxr(root, max_damaged=2)
+    assert by_id(collection)["s50000001"].sections.findings == "The lungs are clear."
+    assert {entry.study: entry.reason for entry in collection.excluded} == {
+        "s50000002": "damaged report: it is not text",
+        "s51000003": "damaged report: it is not a file",
+    }
+
+
+EXCEPTIONS = {
+    "text": "# duplicates\n\ns50000002 two films,  one patient\n53999999\n",
+    "csv": 'reason,study_id\n"two films,  one patient",50000002\n,s53999999\n',
+    "bom": "\ufeffs50000002: two films, one patient\r\ns53999999;\r\n",
+}
+
+
+@pytest.mark.parametrize("text", EXCEPTIONS.values(), ids=EXCEPTIONS)
+def test_exceptions_are_left_out_with_their_reason(tmp_path, text):
+    root = write_tree(tmp_path / "tree")
+    (tmp_path / "list").write_text(text, encoding="utf-8")
+    collection = read_mimic_cxr(MimicFiles(root, exceptions=tmp_path / "list"))
+    assert [(entry.study, entry.reason) for entry in collection.excluded] == [
+        ("s50000002", "on the list of exceptions: two films, one patient")
+    ]
+    assert collection.source["counts"]["exceptions_not_in_the_collection"] == 1
+    assert "list" in collection.source["tables_sha256"]
+    (tmp_path / "list").write_text("s50000002\n")
+    assert read_mimic_cxr(MimicFiles(root, exceptions=tmp_path / "list")).excluded[0].reason.endswith(": no reason stated")
+
+
+def test_lists_of_exceptions_that_are_none(tmp_path):
+    root = write_tree(tmp_path / "tree")
+    for data, told in ((b"the lungs\n", "'the' is no study"), (b"\xff\xfe\x00", "not UTF-8"), (b"study_id\n1,2\n", "2 fields")):
+        (tmp_path / "list").write_bytes(data)
+        assert told in refused(read_mimic_cxr, MimicFiles(root, exceptions=tmp_path / "list"))
+    assert "no list of exceptions" in refused(read_mimic_cxr, MimicFiles(root, exceptions=tmp_path / "none"))
+
+
+def test_a_film_twice_in_the_metadata_is_refused(tmp_path):
+    root = write_tree(tmp_path)
+    edit(root, "metadata", "a2,", "a1,")
+    assert "film a1 of study s50000001 is listed above already" in refused(read_mimic_cxr, root)
 
 
 def test_no_study_left_says_why(tmp_path):

@@ -19,12 +19,15 @@ class Collection:
     """The studies of a source, those left out with their reasons, and a description that goes into the manifest.
 
     `source` names files by name and sha-256 and holds options and counts, never a path, so that the same data give the same
-    manifest on every machine.
+    manifest on every machine. `parser_version` is that of what made sections of the source's text; `damaged` counts the
+    studies among `excluded` whose files are damaged.
     """
 
     studies: Sequence[SourceStudy]
     excluded: Sequence[Excluded]
     source: Mapping[str, Any] = field(default_factory=dict)
+    parser_version: str = "1"
+    damaged: int = 0
 
 
 def checked(collection: Collection, what: str) -> Collection:
@@ -42,6 +45,11 @@ def checked(collection: Collection, what: str) -> Collection:
                 f"{what}: patient {study.patient} is in two splits, {split} and {study.split} (study {study.id}); "
                 "a patient's studies belong in one split, else the scores are not of unseen patients"
             )
+    return not_empty(collection, what)
+
+
+def not_empty(collection: Collection, what: str) -> Collection:
+    """`collection`, if it has a study. Raises UserError with the most common reasons why it has none."""
     if not collection.studies:
         raise UserError(f"{what}: no study is left to write{_most_common(collection.excluded)}")
     return collection

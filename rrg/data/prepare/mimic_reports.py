@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-import zipfile
-import zlib
+import sqlite3
 from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 
 from rrg.data.prepare.collection import sha256
+from rrg.data.prepare.zip_directory import Member, ZipError, members, unpack
 from rrg.errors import UserError
 
 ARCHIVE = "mimic-cxr-reports.zip"
@@ -17,6 +18,13 @@ FOLDER = "mimic-cxr-reports"
 # The longest report of the collection has a few thousand characters; a member of megabytes is no report.
 _MOST_BYTES = 1 << 20
 _MEMBER = re.compile(r"(?:.*/)?p\d+/p\d+/(s\d+)\.txt\Z")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\ufffd]")
+_SHARE_NO_TEXT = 0.05
+
+
+class ReportError(ValueError):
+    """A report is there but cannot be read; the message is the reason, without a word of the report."""
 
 
 class ReportSource(ABC):
@@ -27,17 +35,24 @@ class ReportSource(ABC):
         self.not_utf8 = 0
 
     def read(self, study: str, patient: str) -> str | None:
-        """The text of a study's report, or None where there is none. Raises UserError if it is damaged."""
+        """The text of a study's report, or None where there is none. Raises ReportError."""
         data = self._bytes(study, patient)
         if data is None:
             return None
         if len(data) > _MOST_BYTES:
-            raise UserError(f"{self.where}: the report of {study} has more than {_MOST_BYTES} bytes, which is no report")
+            raise ReportError(f"it has more than {_MOST_BYTES:,} bytes, which is no report")
+        text = self._decoded(data)
+        if len(_NO_TEXT.findall(text)) > _SHARE_NO_TEXT * len(text):
+            raise ReportError("it is not text")
+        return text
+
+    def _decoded(self, data: bytes) -> str:
+        """UTF-8; else UTF-16 where it says so; else the Windows code page, which reads any bytes."""
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError:
             self.not_utf8 += 1
-            return data.decode("cp1252", "replace")
+            return data.decode("utf-16" if data.startswith(_UTF16) else "cp1252", "replace")
 
     @abstractmethod
     def _bytes(self, study: str, patient: str) -> bytes | None:
@@ -67,10 +82,14 @@ class ReportFolder(ReportSource):
     def _bytes(self, study: str, patient: str) -> bytes | None:
         path = self._root / patient[:3] / patient / f"{study}.txt"
         try:
+            if path.exists() and not path.is_file():
+                raise ReportError("it is not a file")
             with path.open("rb") as stream:
                 return stream.read(_MOST_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise ReportError(f"it cannot be read ({error.strerror})") from None
 
     def describe(self) -> dict[str, str]:
         return {"reports": "folder"}
@@ -82,40 +101,47 @@ class ReportArchive(ReportSource):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._path = path
+        self._file = path.open("rb")
+        # An SQLite file without a name: 227,835 places on disk, not in memory, gone with the process.
+        self._places = sqlite3.connect("", isolation_level=None)
+        self._places.execute("CREATE TABLE report (study TEXT PRIMARY KEY, name, place, packed, size, method, crc32, flags)")
+        self._places.execute("BEGIN")
         try:
-            self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-            raise UserError(f"{path}: not a whole zip file ({type(error).__name__}); fetch it again") from None
-        self._members: dict[str, zipfile.ZipInfo] = {}
-        for member in self._archive.infolist():
-            self._add(member)
+            for member in members(self._file):
+                self._add(member)
+        except ZipError as error:
+            raise UserError(f"{path}: not a whole zip file ({error}); fetch it again") from None
+        self._places.execute("COMMIT")
 
-    def _add(self, member: zipfile.ZipInfo) -> None:
-        parts = PurePosixPath(member.filename).parts
-        if member.filename.startswith("/") or ".." in parts or "\\" in member.filename:
+    def _add(self, member: Member) -> None:
+        parts = PurePosixPath(member.name).parts
+        if member.name.startswith("/") or ".." in parts or "\\" in member.name:
             raise UserError(
-                f"{self._path}: member {member.filename[:120]!r} points outside the archive; this is not the published file"
+                f"{self._path}: member {member.name[:120]!r} points outside the archive; this is not the published file"
             )
-        match = _MEMBER.match(member.filename)
+        match = _MEMBER.match(member.name)
         if match is None or "__MACOSX" in parts:
             return
-        if match[1] in self._members:
+        try:
+            self._places.execute("INSERT INTO report VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (match[1], *member))
+        except sqlite3.IntegrityError:
+            other = self._member(match[1])
             raise UserError(
-                f"{self._path}: study {match[1]} has two reports, {self._members[match[1]].filename} and {member.filename}"
-            )
-        self._members[match[1]] = member
+                f"{self._path}: study {match[1]} has two reports, {other.name if other else ''} and {member.name}"
+            ) from None
+
+    def _member(self, study: str) -> Member | None:
+        row = self._places.execute("SELECT * FROM report WHERE study = ?", (study,)).fetchone()
+        return Member(*row[1:]) if row else None
 
     def _bytes(self, study: str, patient: str) -> bytes | None:
-        member = self._members.get(study)
-        if member is None or f"/{patient}/" not in f"/{member.filename}":
+        member = self._member(study)
+        if member is None or f"/{patient}/" not in f"/{member.name}":
             return None
         try:
-            with self._archive.open(member) as stream:
-                return stream.read(_MOST_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise UserError(
-                f"{self._path}: the report of {study} cannot be unpacked ({type(error).__name__}); fetch the zip file again"
-            ) from None
+            return unpack(self._file, member, _MOST_BYTES)
+        except ZipError as error:
+            raise ReportError(f"it cannot be unpacked: {error}") from None
 
     def describe(self) -> dict[str, str]:
         return {"reports": "zip", "reports_sha256": sha256(self._path)}

@@ -11,13 +11,11 @@ import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from rrg.data.prepare.collection import split_name
-from rrg.data.prepare.films import Film
 from rrg.data.study import OBSERVATIONS
 from rrg.errors import UserError
 
@@ -31,16 +29,35 @@ _VIEW_CODES = {
     "left lateral": "LL",
     "right lateral": "RL",
 }
+# The longest line of the published tables has a few hundred characters; a gzip file of kilobytes may hold one of gigabytes.
+_LONGEST_LINE = 1 << 20
 
 
-@dataclass
-class StudyRow:
-    """What the metadata table says of one study. `acquired` is None where it gives no date."""
+class FilmRow(NamedTuple):
+    """A line of the metadata table. `acquired` is None where it gives no date; `where` is "file:line"."""
 
+    where: str
     study: str
     patient: str
+    film: str
+    projection: str
     acquired: datetime | None
-    films: list[Film] = field(default_factory=list)
+
+
+class SplitRow(NamedTuple):
+    """A line of the split table."""
+
+    where: str
+    study: str
+    split: str
+
+
+class LabelRow(NamedTuple):
+    """A line of a label table; what the table leaves blank has no key."""
+
+    where: str
+    study: str
+    labels: Mapping[str, int]
 
 
 def table_path(root: Path, table: str) -> Path | None:
@@ -54,7 +71,8 @@ def required_table(root: Path, table: str) -> Path:
     path = table_path(root, table)
     if path is None:
         raise UserError(
-            f"no {PREFIX}{table}.csv or .csv.gz in {root}: --root is the folder of MIMIC-CXR-JPG that holds files/ and the tables"
+            f"no {PREFIX}{table}.csv or .csv.gz in {root}: the tables come with MIMIC-CXR-JPG and lie beside its files/; "
+            "--tables names their folder where that is another one"
         )
     return path
 
@@ -65,11 +83,12 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
     Raises UserError for a missing column, a short or long line, and a file that is not gzip, not UTF-8 or cut short.
     """
     with _readable(path), _open(path) as stream:
-        reader = csv.reader(stream)
+        reader = csv.reader(_lines(stream, path))
         header = next(reader, [])
         missing = [name for name in columns if name not in header]
         if missing:
-            raise UserError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(header[:12]) or 'no header line'}")
+            there = ", ".join(name[:40] for name in header[:12])
+            raise UserError(f"{path}: column {missing[0]!r} is missing; it has {there or 'no header line'}")
         places = {name: header.index(name) for name in (*columns, *(name for name in optional if name in header))}
         blank = dict.fromkeys(optional, "")
         for row in reader:
@@ -87,6 +106,13 @@ def _open(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
+def _lines(stream: IO[str], path: Path) -> Iterator[str]:
+    while line := stream.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise UserError(f"{path}: a line of more than {_LONGEST_LINE:,} characters; it is not the published table")
+        yield line
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
@@ -97,27 +123,21 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _number(row: Mapping[str, str], column: str, where: str) -> str:
-    if not (row[column].isascii() and row[column].isdigit()):
+    if not (row[column].isascii() and row[column].isdigit() and len(row[column]) < 100):
         raise UserError(f"{where}: {column} is {row[column][:40]!r}, not a number")
     return row[column]
 
 
-def read_metadata(path: Path) -> dict[str, StudyRow]:
-    """The studies of the metadata table by id ("s50000000"), films in the table's order. Raises UserError as `read_rows`."""
-    studies: dict[str, StudyRow] = {}
+def read_metadata(path: Path) -> Iterator[FilmRow]:
+    """The films of the metadata table. Raises UserError as `read_rows`."""
     optional = ("ViewCodeSequence_CodeMeaning",)
     for where, row in read_rows(path, (*_IDENTIFIERS, "ViewPosition", "StudyDate", "StudyTime"), optional):
-        study, patient = "s" + _number(row, "study_id", where), "p" + _number(row, "subject_id", where)
-        entry = studies.get(study)
-        if entry is None:
-            entry = studies[study] = StudyRow(study, patient, _acquired(row, where))
-        if entry.patient != patient:
-            raise UserError(f"{where}: study {study} belongs to patient {entry.patient} above and to {patient} here")
-        if any(letter in row["dicom_id"] for letter in "/\\\0") or row["dicom_id"] in ("", ".", ".."):
-            raise UserError(f"{where}: dicom_id {row['dicom_id'][:80]!r} is no file name")
+        film = row["dicom_id"]
+        if any(letter in film for letter in "/\\\0") or film in ("", ".", "..") or len(film) > 200:
+            raise UserError(f"{where}: dicom_id {film[:80]!r} is no file name")
         position = row["ViewPosition"].upper() or _VIEW_CODES.get(row["ViewCodeSequence_CodeMeaning"].lower(), "")
-        entry.films.append(Film(row["dicom_id"], position))
-    return studies
+        study, patient = "s" + _number(row, "study_id", where), "p" + _number(row, "subject_id", where)
+        yield FilmRow(where, study, patient, film, position, _acquired(row, where))
 
 
 def _acquired(row: Mapping[str, str], where: str) -> datetime | None:
@@ -128,36 +148,26 @@ def _acquired(row: Mapping[str, str], where: str) -> datetime | None:
     try:
         moment = datetime.strptime(date + clock.zfill(6), "%Y%m%d%H%M%S")
         return moment + timedelta(seconds=float(f"0.{fraction or 0}"))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(
             f"{where}: StudyDate {date[:20]!r} with StudyTime {row['StudyTime'][:20]!r} is no moment (YYYYMMDD, HHMMSS.fff)"
         ) from None
 
 
-def read_split(path: Path) -> dict[str, str]:
-    """train, val or test by study id. Raises UserError for an unknown split and a study in two."""
-    splits: dict[str, str] = {}
+def read_split(path: Path) -> Iterator[SplitRow]:
+    """train, val or test by study. Raises UserError as `read_rows` and for an unknown split."""
     for where, row in read_rows(path, (*_IDENTIFIERS, "split")):
-        study = "s" + _number(row, "study_id", where)
-        split = split_name(row["split"], where)
-        if splits.setdefault(study, split) != split:
-            raise UserError(f"{where}: study {study} is in {splits[study]} above and in {split} here")
-    return splits
+        yield SplitRow(where, "s" + _number(row, "study_id", where), split_name(row["split"], where))
 
 
-def read_labels(path: Path) -> dict[str, Mapping[str, int]]:
-    """CheXpert or NegBio labels by study id; what the table leaves blank has no key. Raises UserError for any other value."""
-    labels: dict[str, Mapping[str, int]] = {}
+def read_labels(path: Path) -> Iterator[LabelRow]:
+    """CheXpert or NegBio labels by study. Raises UserError as `read_rows` and for a value that is no label."""
     known: dict[tuple[str, ...], Mapping[str, int]] = {}  # a few thousand combinations serve 227,835 studies
     for where, row in read_rows(path, ("study_id", *OBSERVATIONS)):
-        study = "s" + _number(row, "study_id", where)
-        if study in labels:
-            raise UserError(f"{where}: study {study} has labels twice")
         values = tuple(row[name] for name in OBSERVATIONS)
         if values not in known:
             known[values] = {name: _label(value, name, where) for name, value in zip(OBSERVATIONS, values, strict=True) if value}
-        labels[study] = known[values]
-    return labels
+        yield LabelRow(where, "s" + _number(row, "study_id", where), known[values])
 
 
 def _label(value: str, name: str, where: str) -> int:

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from rrg.shards.writer import SourceStudy
+from rrg.data.study import Study
 
-Timeline = list[tuple[datetime, str]]
+Moment = tuple[datetime, str]  # and the study of that moment
 
 
-def link_priors(studies: Sequence[SourceStudy], moments: Mapping[str, datetime]) -> list[SourceStudy]:
-    """Each study with `prior` and `prior_days` of the patient's nearest strictly earlier study among `studies`.
+class PriorLinker:
+    """Links each study to the patient's nearest strictly earlier one among those it has seen.
 
-    `moments` holds the time of each study that has one; a study without stays unlinked. Input order is kept.
+    Studies are given patient by patient, each patient's in the order of time; one without a time is neither linked nor a prior.
     """
-    timelines: defaultdict[str, Timeline] = defaultdict(list)
-    for source in studies:
-        if source.study.id in moments:
-            timelines[source.study.patient].append((moments[source.study.id], source.study.id))
-    earlier: dict[str, tuple[str, float]] = {}
-    for timeline in timelines.values():
-        earlier.update(_earlier(sorted(timeline)))
-    return [_linked(source, earlier.get(source.study.id)) for source in studies]
 
+    def __init__(self) -> None:
+        self._patient = ""
+        self._last: Moment | None = None
+        self._before: Moment | None = None  # the last study of an earlier moment: studies of one moment share their prior
 
-def _earlier(timeline: Timeline) -> dict[str, tuple[str, float]]:
-    """(prior, gap in days) of every study but those of the first moment; studies of one moment share their prior."""
-    priors: dict[str, tuple[str, float]] = {}
-    before: tuple[datetime, str] | None = None
-    last = timeline[0]
-    for moment, study in timeline:
-        if last[0] < moment:
-            before = last
-        if before is not None:
-            priors[study] = (before[1], round((moment - before[0]).total_seconds() / 86400, 4))
-        last = (moment, study)
-    return priors
-
-
-def _linked(source: SourceStudy, prior: tuple[str, float] | None) -> SourceStudy:
-    if prior is None:
-        return source
-    return dataclasses.replace(source, study=dataclasses.replace(source.study, prior=prior[0], prior_days=prior[1]))
+    def link(self, study: Study, acquired: datetime | None) -> Study:
+        """`study` with `prior` and the gap `prior_days`, where there is one."""
+        if study.patient != self._patient:
+            self._patient, self._last, self._before = study.patient, None, None
+        if acquired is None:
+            return study
+        if self._last is not None and self._last[0] < acquired:
+            self._before = self._last
+        self._last = (acquired, study.id)
+        if self._before is None:
+            return study
+        days = round((acquired - self._before[0]).total_seconds() / 86400, 4)
+        return dataclasses.replace(study, prior=self._before[1], prior_days=days)

@@ -1,6 +1,7 @@
 """Writes a phantom cohort: a folder with the files and tables of MIMIC-CXR-JPG, and the truth beside them.
 
-Every file is a function of (seed, patient number, visit number, size): the number of workers, the order of work and
+With the format `dicom` its films are DICOM files, as those of MIMIC-CXR are. Every file is a function of (seed, patient number,
+visit number, size, format): the number of workers, the order of work and
 interruptions change no byte (for the same versions of numpy and Pillow). The first n studies are the same in every cohort of
 one seed and size that has at least n.
 """
@@ -10,24 +11,27 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rrg.data.dicom import require_dicom
 from rrg.data.prepare.phantom import tables
+from rrg.data.prepare.phantom.dicom_film import dicom
 from rrg.data.prepare.phantom.files import film_path, is_whole, report_path, write_whole
 from rrg.data.prepare.phantom.film import draw, jpeg
 from rrg.data.prepare.phantom.patient import studies as studies_of
 from rrg.data.prepare.phantom.patient import visit_count
 from rrg.data.prepare.phantom.report import write_report
 from rrg.data.prepare.phantom.truth import StudyTruth, generator, truth_labels
-from rrg.errors import UserError
+from rrg.errors import UserError, nearest
 
 VERSION = 1  # of the drawing and the wording: another version draws other films from the same seed
 FEWEST_STUDIES = 10
 SIZES = (64, 2048)
+SUFFIXES = {"jpg": ".jpg", "dicom": ".dcm"}  # of films, by format
 PARAMETERS, TRUTH = "cohort.json", "truth.jsonl"
 
 
@@ -52,6 +56,7 @@ class _Job:
     size: int
     patient: int
     most: int  # studies
+    format: str
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,18 @@ def write_cohort(
     seed: int,
     size: int = 320,
     workers: int = 1,
+    form: str = "jpg",
     progress: Callable[[int, int], None] | None = None,
 ) -> CohortSummary:
-    """Write `studies` synthetic studies below `out`; films have a shorter side of `size` pixels.
+    """Write `studies` synthetic studies below `out`; films have a shorter side of `size` pixels and are of a form of `SUFFIXES`.
 
     Carries on where an interrupted call with the same parameters stopped. `progress(done, studies)` is called as patients are
     finished. Raises UserError for parameters out of range, a folder that cannot be written or that holds something else.
     """
-    _check(studies, seed, size, workers)
-    _claim(out, {"version": VERSION, "studies": studies, "seed": seed, "size": size})
-    jobs = [_Job(out, seed, size, patient, count) for patient, count in plan(seed, studies)]
+    _check(studies, seed, size, workers, form)
+    parameters: dict[str, int | str] = {"version": VERSION, "studies": studies, "seed": seed, "size": size}
+    _claim(out, parameters if form == "jpg" else {**parameters, "format": form})
+    jobs = [_Job(out, seed, size, patient, count, form) for patient, count in plan(seed, studies)]
     done: list[_Done] = []
     finished = 0
     with _results(jobs, workers) as results:
@@ -99,7 +106,7 @@ def plan(seed: int, studies: int) -> Iterator[tuple[int, int]]:
         studies, patient = studies - count, patient + 1
 
 
-def _check(studies: int, seed: int, size: int, workers: int) -> None:
+def _check(studies: int, seed: int, size: int, workers: int, form: str) -> None:
     if studies < FEWEST_STUDIES:
         raise UserError(f"studies is {studies}: a cohort needs at least {FEWEST_STUDIES}, so that every split has patients")
     if seed < 0:
@@ -108,9 +115,13 @@ def _check(studies: int, seed: int, size: int, workers: int) -> None:
         raise UserError(f"size is {size}: write the shorter side of a film in pixels, {SIZES[0]} to {SIZES[1]}")
     if workers < 1:
         raise UserError(f"workers is {workers}: write 1 or more processes")
+    if form not in SUFFIXES:
+        raise UserError(f"--format {form!r} is no form that films are written in; {nearest(form, SUFFIXES)}")
+    if form == "dicom":
+        require_dicom()
 
 
-def _claim(out: Path, parameters: dict[str, int]) -> None:
+def _claim(out: Path, parameters: Mapping[str, int | str]) -> None:
     """Make `out` this cohort's folder, or find that it already is."""
     mark = out / PARAMETERS
     if out.exists() and not out.is_dir():
@@ -130,14 +141,15 @@ def _holds_something(folder: Path) -> bool:
         raise UserError(f"{folder}: cannot be read ({error.strerror}); name a folder of your own") from None
 
 
-def _compare(mark: Path, parameters: dict[str, int]) -> None:
+def _compare(mark: Path, parameters: Mapping[str, int | str]) -> None:
     try:
         there = json.loads(mark.read_bytes())
     except (OSError, ValueError):
         raise UserError(f"{mark}: cannot be read as JSON; name a new folder for the cohort") from None
     if there != parameters:
-        names = [name for name in parameters if not isinstance(there, dict) or there.get(name) != parameters[name]]
-        asked = ", ".join(f"{name}={parameters[name]}" for name in names)
+        held = there if isinstance(there, dict) else {}
+        names = [name for name in {**parameters, **held} if held.get(name) != parameters.get(name)]
+        asked = ", ".join(f"{name}={parameters.get(name, 'jpg')}" for name in names)
         raise UserError(f"{mark}: the cohort there was made with other parameters (asked: {asked}); name a new folder")
 
 
@@ -162,11 +174,12 @@ def _write_patient(job: _Job) -> _Done:
     for truth in studies_of(job.seed, job.patient, job.size, job.most):
         report = write_report(truth, prior, generator(job.seed, job.patient, truth.number, 2))
         for film in truth.films:
-            path = film_path(job.out, truth, film)
+            path = film_path(job.out, truth, film, SUFFIXES[job.format])
             if is_whole(path):
                 kept += 1
                 continue
-            write_whole(path, jpeg(draw(truth, film)))
+            pixels = draw(truth, film)
+            write_whole(path, jpeg(pixels) if job.format == "jpg" else dicom(pixels, truth, film))
             written += 1
         if not is_whole(report_path(job.out, truth)):
             write_whole(report_path(job.out, truth), report.text.encode())

@@ -16,9 +16,9 @@ def patient_folder(root: Path, subject: str) -> Path:
     return root / "files" / f"p{subject[:2]}" / f"p{subject}"
 
 
-def film_path(root: Path, truth: StudyTruth, film: Film) -> Path:
+def film_path(root: Path, truth: StudyTruth, film: Film, suffix: str = ".jpg") -> Path:
     """`files/p10/p10000001/s50000001/<dicom>.jpg`."""
-    return patient_folder(root, truth.subject) / f"s{truth.study}" / f"{film.dicom}.jpg"
+    return patient_folder(root, truth.subject) / f"s{truth.study}" / f"{film.dicom}{suffix}"
 
 
 def report_path(root: Path, truth: StudyTruth) -> Path:
