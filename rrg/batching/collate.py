@@ -76,6 +76,8 @@ def _stack_views(stacks: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor
     if not present:
         return None, torch.zeros(len(stacks), 0, dtype=torch.bool)
     most = max(len(stack) for stack in present)
+    if sum(map(len, present)) == len(stacks) * most:  # nothing is absent: no zeros to write first
+        return torch.stack(present), torch.ones(len(stacks), most, dtype=torch.bool)
     values = present[0].new_zeros(len(stacks), most, *present[0].shape[1:])
     mask = torch.zeros(len(stacks), most, dtype=torch.bool)
     for place, stack in enumerate(stacks):

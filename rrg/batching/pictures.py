@@ -50,4 +50,5 @@ def prepare_pictures(
     if policy.stitch:  # films are pasted at their full size: reduced decoding would change where each begins
         picture = stitch([read(number, decode) for number in chosen])
         return prepare_pixels(picture, preprocessing, augmentation, **draws)[None]
-    return torch.stack([read(number, prepare_film, preprocessing, augmentation, view=number, **draws) for number in chosen])
+    films = [read(number, prepare_film, preprocessing, augmentation, view=number, **draws) for number in chosen]
+    return films[0][None] if len(films) == 1 else torch.stack(films)  # one film needs no copy

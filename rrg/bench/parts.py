@@ -7,13 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from rrg.batching.collate import Item, collate
 from rrg.batching.images import decode, least_side, prepare_pixels
 from rrg.bench.outfit import Outfit
 from rrg.bench.selection import Selection
-from rrg.bench.sides import ledger_of
+from rrg.bench.sides import ledger_of, stacked
 
 PARTS = ("read", "decode", "resize_normalise", "tokenise", "collate")
 
@@ -69,7 +67,7 @@ def _pass(selection: Selection, outfit: Outfit, order: Sequence[int]) -> dict[st
         watch.stop("resize_normalise")
         tokens = outfit.tokeniser(sample.study)
         watch.stop("tokenise")
-        items.append(Item(sample.study.id, tokens, films=torch.stack(prepared), labels=sample.study.labels))
+        items.append(Item(sample.study.id, tokens, films=stacked(prepared), labels=sample.study.labels))
         if len(items) == outfit.batch_size:
             collate(items)
             items = []

@@ -82,7 +82,12 @@ class StepPasses:
 def shard_item(study: Study, films: Sequence[bytes], outfit: Outfit) -> Item:
     """A study from a tar's bytes, prepared as rrg prepares it."""
     prepared = [prepare_film(films[number], outfit.preprocessing) for number in outfit.policy.choose(study.views)]
-    return Item(study.id, outfit.tokeniser(study), films=torch.stack(prepared), labels=study.labels)
+    return Item(study.id, outfit.tokeniser(study), films=stacked(prepared), labels=study.labels)
+
+
+def stacked(films: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[V, 3, S, S], without a copy where there is one film, as rrg's own path does it."""
+    return films[0][None] if len(films) == 1 else torch.stack(list(films))
 
 
 class TarPasses:
@@ -131,7 +136,7 @@ class PlainDataset(Dataset):
     def __getitem__(self, index: int) -> Item:
         source, outfit = self._studies[index], self._outfit
         chosen = outfit.policy.choose(source.study.views)
-        films = torch.stack([self._film(source.images[number]) for number in chosen])
+        films = stacked([self._film(source.images[number]) for number in chosen])
         return Item(source.study.id, outfit.tokeniser(source.study), films=films, labels=source.study.labels)
 
     def _film(self, path: str) -> torch.Tensor:
