@@ -73,10 +73,19 @@ class Films:
         prior = self._priors.find(study) if tokeniser.reads_prior else None
         return study, None if prior is None else self._of_prior(study, prior, films=False).study
 
+    def prior_of(self, study: Study, tokeniser: Tokeniser) -> str | None:
+        """The id of the prior that is read with `study`; None where it has none, or the shards do not hold it."""
+        index = self._priors.find(study) if self.reads_prior(tokeniser) else None
+        return None if index is None else self.shards.ids[index]
+
+    def reads_prior(self, tokeniser: Tokeniser) -> bool:
+        """Whether anything of a study's prior is read: its films, or its report for the prompt."""
+        return self._prior_films or tokeniser.reads_prior
+
     def item(self, place: Place, tokeniser: Tokeniser, *, augment: bool) -> Item:
         """Raises DamagedSample where a member of the study, or of a prior that is read, cannot be read or decoded."""
         own = self._shown(place.index, place, augment, prior=False)
-        wanted = self._prior_films or tokeniser.reads_prior
+        wanted = self.reads_prior(tokeniser)
         index = self._priors.find(own.study) if wanted else None
         if index is None:
             absent = wanted and own.study.prior is not None
@@ -98,7 +107,7 @@ class Films:
                 return Shown(self.shards.study(index))
             return self._shown(index, place, augment, prior=True)
         except DamagedSample as damage:
-            raise DamagedSample(study.id, damage.shard, damage.member, damage.reason) from None
+            raise DamagedSample(study.id, *damage.args[1:]) from None
 
     def _shown(self, index: int, place: Place, augment: bool, *, prior: bool) -> Shown:
         if self._cache is not None:

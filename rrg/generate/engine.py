@@ -86,15 +86,16 @@ def _rows(
             if study_id:  # a batch of which nothing could be read is one blank study
                 study = films.shards.study(films.shards.index_of(study_id))
                 reference = section_text(study.sections, recipe.data.section)
-                rows.append(
-                    {
-                        "study": study_id,
-                        "generated": text,
-                        "reference": reference,
-                        "section": recipe.data.section,
-                        "split": films.shards.split,
-                    }
-                )
+                row: dict[str, Any] = {
+                    "study": study_id,
+                    "generated": text,
+                    "reference": reference,
+                    "section": recipe.data.section,
+                    "split": films.shards.split,
+                }
+                if films.reads_prior(tokeniser):
+                    row["prior"] = films.prior_of(study, tokeniser)
+                rows.append(row)
         yield rows, share.damaged
 
 

@@ -34,7 +34,7 @@ class ShuffledFilms(Films):
         try:
             donor = super().item(Place(place.epoch, self._donor[place.index], place.occurrence), tokeniser, augment=augment)
         except DamagedSample as damage:  # it is this study that goes without a report
-            raise DamagedSample(study.id, damage.shard, damage.member, damage.reason) from None
+            raise DamagedSample(study.id, *damage.args[1:]) from None
         return dataclasses.replace(donor, study=study.id, tokens=tokeniser(study, prior), labels={})
 
 

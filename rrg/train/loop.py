@@ -194,6 +194,7 @@ class Run:
                     tokens=result.tokens,
                     studies=result.studies,
                     truncated=result.truncated,
+                    **({"priors_absent": result.priors_absent} if result.priors_absent else {}),
                     order=self._feed.fingerprint(state.step - 1),
                     studies_per_s=result.studies / seconds,
                     tokens_per_s=result.tokens / seconds,

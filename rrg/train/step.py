@@ -35,6 +35,7 @@ class StepResult:
     tokens: int
     studies: int
     truncated: int
+    priors_absent: int
     suspects: list[str]
 
     @property
@@ -58,14 +59,16 @@ class Stepper:
         tokens = sum(batch.tokens for batch in share.batches)
         studies = sum(1 for batch in share.batches for study in batch.studies if study)
         truncated = sum(batch.truncated for batch in share.batches)
-        *totals, tokens, studies, truncated = map(int, self._team.total([*counts, tokens, studies, truncated]))
+        absent = sum(batch.priors_absent for batch in share.batches)
+        figures = [*counts, tokens, studies, truncated, absent]
+        *totals, tokens, studies, truncated, absent = map(int, self._team.total(figures))
         sums, suspects = self._accumulate(step, share, dict(zip(names, totals, strict=True)))
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or math.inf))
         *values, norm_total = self._team.total([*(sums[name] for name in names), norm])
         objectives = {name: value / max(total, 1) for name, value, total in zip(names, values, totals, strict=True)}
         loss = sum(self._weight(name) * value for name, value in objectives.items())
         result = StepResult(
-            loss, objectives, norm if math.isfinite(norm_total) else norm_total, tokens, studies, truncated, suspects
+            loss, objectives, norm if math.isfinite(norm_total) else norm_total, tokens, studies, truncated, absent, suspects
         )
         if result.finite:
             self._optimizer.step()

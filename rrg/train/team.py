@@ -96,7 +96,7 @@ def start(threads: int = 0) -> Team:
     if not has_gpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # without it several CPU processes each believe to be alone
     promised = int(os.environ.get("WORLD_SIZE", "1"))
-    _share_cores(threads)
+    share_cores(threads)
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
     if promised > 1:
         handlers.append(InitProcessGroupKwargs(backend=None if has_gpu else "gloo", timeout=_TIMEOUT))
@@ -114,7 +114,7 @@ def start(threads: int = 0) -> Team:
     return Team(accelerator)
 
 
-def _share_cores(threads: int) -> None:
+def share_cores(threads: int) -> None:
     """A fixed number of CPU threads per process: sums then come out the same in every run of the same launch."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // local))

@@ -60,7 +60,7 @@ def build_features(
     is stored is bf16. `workers` threads decode ahead of the encoder. `identity` takes the place of `films` and `arithmetic`, and
     saves hashing the weights again, where the caller has it. `progress(done, of)` counts this rank's studies; its first call
     gives what was done before. There is no collective in here: callers wait for each other before they read. Raises UserError
-    where the encoder is trained or the folder holds other features.
+    where the encoder is trained, the folder holds other features, or bytes of a shard cannot be had.
     """
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise UserError("vision.cache needs an encoder that is not trained; write vision.train=frozen or clear vision.cache")
@@ -139,6 +139,8 @@ class _Films:
         try:
             return prepare_pictures(self.shards.read(index), self.shard, self.policy, self.preprocessing)
         except DamagedSample as damage:
+            if damage.unreadable:  # bytes that could not be had now may be had tomorrow: nothing of it goes into the cache
+                raise UserError(f"{damage}; the features of {self.shard} are not written, run the same command again") from None
             return damage
 
     def _taken(self, future: Future[Tensor | DamagedSample]) -> Sequence[Tensor]:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,8 @@ class CacheIdentity:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise UserError(f"vision.cache: {path} cannot be read ({error.strerror}); write another folder") from None
         except ValueError:
             raise UserError(f"{path} is damaged; remove the folder and build the features again") from None
         differing = [_difference(name, found.get(name), wanted) for name, wanted in self.record().items()]
@@ -81,9 +84,13 @@ class CacheIdentity:
 
     def write(self, folder: Path) -> None:
         """Make `folder` a cache of this identity. Raises UserError as `check` does."""
-        if not self.check(folder):
+        if self.check(folder):
+            return
+        try:
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / _IDENTITY, (json.dumps(self.record(), indent=2, sort_keys=True) + "\n").encode())
+        except OSError as error:
+            raise UserError(f"vision.cache: {folder} cannot be written ({error.strerror}); write another folder") from None
 
 
 def _difference(name: str, found: Any, wanted: Any) -> str:
@@ -144,6 +151,14 @@ def survey(folder: Path, shards: ShardSet, identity: CacheIdentity) -> dict[Shar
     """Every shard of a split with the table of its finished features, None where they are missing."""
     entries = shards.manifest.of_split(shards.split)
     return {entry: ShardTable.read(feature_file(folder, entry), identity, entry) for entry in entries}
+
+
+def write_damaged(folder: Path, split: str, damaged: Iterable[DamagedSample]) -> Path:
+    """List the studies of a finished split that could not be read, one JSON object a line; returns the file."""
+    records = [{"study": d.study, "shard": d.shard, "member": d.member, "reason": d.reason} for d in damaged]
+    path = folder / f"damaged.{split}.jsonl"
+    replace_file(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
+    return path
 
 
 class FeatureCache:
