@@ -8,8 +8,9 @@ What goes where
   and leading remarks about how the film was taken.
 - **impression**: the text under IMPRESSION or CONCLUSION.
 - **indication**: indication, history, clinical information, reason for examination. **comparison**: comparison.
-- Technique, examination, procedure, addenda, wet reads, notifications and recommendations belong to no section of ours, and a
-  wet read that stands before the FINAL REPORT banner is dropped whole, with whatever headings it holds.
+- Technique, examination, procedure, addenda, wet reads, notifications and recommendations belong to no section of ours. An
+  addendum or a wet read is dropped whole, with whatever headings it holds: up to the FINAL REPORT banner where it stands before
+  the report, to the end where it stands after it.
 
 A section that occurs twice keeps both texts, in order, unless they are equal. Text stays raw: line breaks and `___` survive.
 """
@@ -24,7 +25,7 @@ from typing import Literal
 from rrg.data.headings import Heading, Kind, find_headings
 from rrg.data.study import Sections
 
-PARSER_VERSION = "1"
+PARSER_VERSION = "2"
 
 # How the findings were found: under FINDINGS, a combined heading or a film description, as unmarked paragraphs, or not; or they
 # stood alone in an annotation file.
@@ -51,7 +52,7 @@ _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufeff\u200b-\u200d\u2060]")
 _BLANKS = re.compile(r"[\t\u00a0\u2000-\u200a\u202f\u3000]")
 _RULE = re.compile(r"^[ ]*(?:_{10,}|={5,}|-{5,}|\*{5,})[ ]*$", re.MULTILINE)
 _SIGNATURE = re.compile(r"^[ ]*(?:DR|Dr)\.? ?_{3}[ _.]*$", re.MULTILINE)
-_WET_READ = re.compile(r"^[ ]*WET ?READ\b", re.MULTILINE)
+_NOTE = re.compile(r"^[ ]*(?:WET ?READ\b|(?:FINAL[ ]+)?(?:ADDENDUM\b|[Aa]ddendum[ ]*:))", re.MULTILINE)
 _LINE_START = re.compile(r"(?:\A|\n)[ ]*\Z")
 _FINAL = re.compile(r"^[ ]*(?:FINAL|INTERIM) REPORT\b", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n[ ]*\n\s*")
@@ -85,19 +86,23 @@ def parse_report(text: str) -> ParsedReport:
 
 
 def _normalise(text: str) -> str:
-    """One kind of newline and blank, no control characters, no lone surrogates, no ruled lines, no superseded wet read."""
+    """One kind of newline and blank, no control characters, no lone surrogates, no ruled lines, no addenda and wet reads."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     text = _BLANKS.sub(" ", _INVISIBLE.sub("", _NEWLINES.sub("\n", text)))
-    return _without_wet_reads(_SIGNATURE.sub("", _RULE.sub("", text)))
+    return _without_notes(_SIGNATURE.sub("", _RULE.sub("", text)))
 
 
-def _without_wet_reads(text: str) -> str:
-    """Each wet read goes, up to the final report that supersedes it."""
+def _without_notes(text: str) -> str:
+    """A wet read or addendum goes up to the banner of the report that follows it, or to the end where it follows the report."""
     kept, place = [], 0
-    while (wet := _WET_READ.search(text, place)) and (final := _FINAL.search(text, wet.end())):
-        kept.append(text[place : wet.start()])
+    while (note := _NOTE.search(text, place)) and (final := _FINAL.search(text, note.end())):
+        kept.append(text[place : note.start()])
         place = final.start()
-    return "".join(kept) + text[place:]
+    rest = text[place:]
+    # Without a banner the text in front decides: headings there are the report, and what follows the note is not.
+    if note and find_headings(text[place : note.start()]):
+        rest = text[place : note.start()]
+    return "".join(kept) + rest
 
 
 def _spans(text: str) -> list[_Span]:

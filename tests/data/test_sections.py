@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -259,9 +260,66 @@ def test_lone_surrogates_are_replaced():
     assert parse("FINDINGS: a \ud800 clear lung.").findings == "a ? clear lung."
 
 
-def test_long_hostile_text_takes_no_time():
-    for piece in ("A", "A ", "\n", " ", ":", "_", "FINDINGS ", "FINDINGS: ", "WET READ\n", "WET READ\nFINAL REPORT\n", "DR. "):
-        parse_report(piece * (200_000 // len(piece)))
+def calls(text: str) -> int:
+    """Functions called to parse `text`, in Python and in C: work that can be counted, and is the same on every machine."""
+    count = 0
+
+    def counted(*_) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(counted)
+    try:
+        parse_report(text)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+HOSTILE = (
+    "A",
+    "A ",
+    "\n",
+    " ",
+    ":",
+    "_",
+    "(((",
+    "FINDINGS ",
+    "FINDINGS: ",
+    "FINDINGS AND ",
+    "A. Findings: b. ",
+    "CHEST X-RAY: ",
+    "DR. ",
+)
+HOSTILE += ("WET READ\n", "WET READ\nFINAL REPORT\n", "ADDENDUM\n", "FINAL ADDENDUM\nFINAL REPORT\n", "\n___\n", "IMPRESSION\n")
+REPORT = "\n\nFINAL REPORT\nFINDINGS: The lungs are clear.\nIMPRESSION: Normal.\n"
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_text_costs_work_in_proportion_and_hides_no_report(piece):
+    long = piece * (40_000 // len(piece))
+    sections = parse(long + REPORT)
+    assert sections.findings.endswith("The lungs are clear.") and sections.impression.endswith("Normal.")
+    assert calls(long + long) < 2.1 * calls(long) + 1000
+
+
+@pytest.mark.parametrize("piece", ["A", "(((", "DR. ", "FINDINGS AND "])
+def test_a_report_after_a_megabyte_of_nothing(piece):
+    assert parse(piece * ((1 << 20) // len(piece)) + REPORT) == Sections("The lungs are clear.", "Normal.")
+
+
+GOLDEN = json.loads(Path(__file__).with_name("golden_reports.json").read_text())
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_reports(name):
+    """Reports as MIMIC-CXR writes them, by hand, with the sections that a reader finds in them."""
+    golden = GOLDEN[name]
+    expected = Sections(*(golden[section] for section in ("findings", "impression", "indication", "comparison")))
+    report = parse_report(golden["report"])
+    assert (report.sections, report.rule) == (expected, golden["rule"])
+    for other in (golden["report"].replace("\n", "\r\n"), golden["report"].rstrip(), "\n\n" + golden["report"] + "\n\n "):
+        assert parse(other) == expected
 
 
 def test_real_reports_written_out_come_back():
