@@ -68,12 +68,16 @@ class WordsOptions:
     slots: int = option(24, "prefix tokens M")
     keep: float = option(0.6, "largest share of the report's words that may stand in the slot; each sample draws its own share")
     common: float = option(1.0, "words in more than this share of a micro-batch's reports are not shown; 1 shows them all")
+    observations: int = option(0, "slots that each positive observation takes, by a vector learned here; 0 shows none")
     noise: float = option(0.3, "standard deviation of Gaussian noise, in units of the embedding table's")
 
     def check(self, path: str) -> None:
         check_number(f"{path}.slots", self.slots, least=1)
-        check_number(f"{path}.keep", self.keep, above=0, most=1)
+        check_number(f"{path}.keep", self.keep, least=0, most=1)
         check_number(f"{path}.common", self.common, above=0, most=1)
+        check_number(f"{path}.observations", self.observations, least=0)
+        if not self.keep and not self.observations:
+            raise UserError(f"{path}.keep: 0 and observations: 0 show nothing of the report; raise one of them")
         check_number(f"{path}.noise", self.noise, least=0)
 
 

@@ -12,6 +12,7 @@ from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
 from rrg.config.schema import typed_part
 from rrg.connector.family import CONNECTOR
+from rrg.data.study import OBSERVATIONS
 from rrg.errors import UserError
 
 H, WORDS, SLOTS = 8, 50, 6
@@ -21,7 +22,7 @@ torch.nn.init.orthogonal_(TABLE.weight)
 
 def slot(**options):
     built = typed_part(CONNECTOR, {"kind": "words", "slots": SLOTS, "noise": 0.0, **options}, "connector", "words")
-    return CONNECTOR.build(built, context=BuildContext(facts={"embed": TABLE, "embedding_std": 0.5}))
+    return CONNECTOR.build(built, context=BuildContext(facts={"embed": TABLE.forward, "embedding_std": 0.5, "language_width": H}))
 
 
 def batch(*reports):
@@ -90,7 +91,60 @@ def test_a_batch_without_words_and_films_in_the_wrong_place():
         slot()(torch.zeros(1, 1, 1, 1), batch([1]))
 
 
-@pytest.mark.parametrize("options", [{"slots": 0}, {"keep": 0.0}, {"keep": 1.1}, {"noise": -0.1}, {"noise": float("nan")}])
+LABELS = {"Cardiomegaly": 1, "Edema": 0, "Fracture": -1, "Support Devices": 1}
+
+
+def labelled(*labels):
+    """One study for each set of labels, with a report of words 1, 2 and 3."""
+    return collate([Item(str(i), Tokens([], [1], [1, 2, 3], False), labels=row) for i, row in enumerate(labels)])
+
+
+def observed(part, prefix):
+    """Per study the observations of its slots, found by their vectors, in the order of OBSERVATIONS and with repetitions."""
+    same = (prefix.embeds[:, :, None] == part.observations).all(-1)
+    return [sorted(row.nonzero()[:, 1].tolist()) for row in same]
+
+
+def test_positive_observations_take_their_slots_and_no_other_label_does():
+    part = slot(slots=16, keep=0.0, observations=3)
+    heart, devices = OBSERVATIONS.index("Cardiomegaly"), OBSERVATIONS.index("Support Devices")
+    places = set()
+    for seed in range(50):
+        torch.manual_seed(seed)
+        prefix = part(None, labelled(LABELS, {}, {"Edema": 0}))
+        assert observed(part, prefix) == [sorted([heart, devices] * 3), [], []]
+        assert not prefix.embeds[1:].any()
+        places |= set(prefix.embeds[0].any(-1).nonzero()[:, 0].tolist())
+    assert places == set(range(16))
+
+
+@pytest.mark.parametrize("slots", [1, 4, 13, 14, 40])
+def test_words_and_observations_share_the_slots_and_too_many_are_cut_from_the_end(slots):
+    part, every = slot(slots=slots, keep=1.0, observations=1), dict.fromkeys(OBSERVATIONS, 1)
+    torch.manual_seed(slots)
+    prefix = part(None, labelled(every))
+    words = len(set(torch.where((prefix.embeds[0][:, None] == TABLE.weight).all(-1))[0].tolist()))
+    assert 1 <= words <= 3
+    assert observed(part, prefix)[0] == list(range(min(len(OBSERVATIONS), slots - words)))
+
+
+def test_the_vectors_of_observations_are_learned_and_only_those_shown():
+    part = slot(slots=8, keep=0.0, observations=2, noise=0.3)
+    assert [name for name, _ in part.named_parameters()] == ["observations"]
+    assert not list(slot().parameters())
+    part(None, labelled(LABELS)).embeds.square().sum().backward()
+    touched = part.observations.grad.any(-1).nonzero()[:, 0].tolist()
+    assert touched == sorted(OBSERVATIONS.index(name) for name, label in LABELS.items() if label == 1)
+
+
+def test_something_is_shown():
+    with pytest.raises(UserError, match=r"connector\.keep: 0 and observations: 0 show nothing"):
+        slot(keep=0.0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"slots": 0}, {"observations": -1}, {"keep": -0.1}, {"keep": 1.1}, {"noise": -0.1}, {"noise": float("nan")}]
+)
 def test_options_out_of_range(options):
     with pytest.raises(UserError, match=f"connector.{next(iter(options))}: "):
         slot(**options)
