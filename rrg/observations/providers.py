@@ -11,12 +11,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rrg.data.study import OBSERVATIONS, Study
 from rrg.errors import UserError, nearest
-from rrg.observations.labels import label_report
+from rrg.observations import chexpert, labels
 from rrg.observations.provenance import LabelProvider, Source, checked_source
 
 __all__ = ["CsvLabels", "LabelProvider", "RuleLabels", "ShardLabels"]
@@ -27,15 +27,25 @@ _BLANK = {"", "nan", "null", "none"}
 _KEYS = ("Id", "id", "study", "study_id")
 
 
+# Named rules on text, with the version that goes beside numbers made with them.
+RULES: dict[str, tuple[Callable[[str], dict[str, int]], str]] = {
+    "rules": (labels.label_report, labels.VERSION),
+    "chexpert": (chexpert.label_report, chexpert.VERSION),
+}
+
+
 class RuleLabels:
-    """Rules on the study's own report: `section` is "findings", "impression", or "report" for both.
+    """Rules on the study's own report: `section` is "findings", "impression", or "report" for both; `rules` one of RULES.
 
     For studies whose report a model must not see (validation and test), this is a label of the answer, not an input.
     """
 
     source: Source = "report"
 
-    def __init__(self, section: str = "findings") -> None:
+    def __init__(self, section: str = "findings", rules: str = "rules") -> None:
+        if rules not in RULES:
+            raise UserError(f"rules {rules!r} are not known; {nearest(rules, RULES)}")
+        self._label, self.version = RULES[rules]
         if section not in {"findings", "impression", "report"}:
             raise UserError(f"section {section!r} is not known; {nearest(section, ('findings', 'impression', 'report'))}")
         self.section = section
@@ -43,7 +53,7 @@ class RuleLabels:
     def labels(self, study: Study) -> dict[str, int]:
         """Labels of the section's text; none where the study has no such section."""
         parts = {"findings": study.sections.findings, "impression": study.sections.impression}
-        return label_report("\n\n".join(parts.values()) if self.section == "report" else parts[self.section])
+        return self._label("\n\n".join(parts.values()) if self.section == "report" else parts[self.section])
 
 
 class ShardLabels:
