@@ -29,23 +29,23 @@ def open_split(recipe: Recipe, split: str) -> ShardSet:
     if not recipe.data.shards:
         raise UserError("data.shards: empty; name the folder that `rrg prepare` wrote, for example data.shards=shards/iu")
     shards = ShardSet(recipe.data.shards, split, recipe.data.reading)
-    _check_cache(shards, recipe.data.window)
+    check_cache(shards, recipe.data.window)
     if not any(shards.words(section).any() for section in words_of(recipe.data.section)):
         raise UserError(f"data.section: no study of {split!r} in {recipe.data.shards} has any text in {recipe.data.section!r}")
     return shards
 
 
-def _check_cache(shards: ShardSet, window: int) -> None:
-    """Refuse a cache in which shuffled reading would evict blocks before they are used up."""
+def check_cache(shards: ShardSet, window: int) -> None:
+    """Raise UserError for a cache in which shuffled reading would evict blocks before they are used up."""
     reading, held = shards.reading, sum(shard.bytes for shard in shards.manifest.of_split(shards.split))
     if "://" not in shards.root or reading is None or not reading.cache_bytes:
         return
     wanted = min(held, round(2 * window * held / len(shards)))  # the windows on either side of an edge
     if reading.cache_bytes < wanted:
         raise UserError(
-            f"data.cache_gb: {reading.cache_bytes / 1e9:g} holds less than the {wanted / 1e9:.3g} GB that two windows of {window} "
-            f"studies of {shards.split!r} span, so most would be fetched again and again: write at least {wanted / 1e9:.3g}, a "
-            "smaller data.window, or 0 to ask for each study alone"
+            f"data.cache_gb: {reading.cache_bytes / 1e9:g} holds less than the {wanted / 1e9:.3g} GB that two windows of "
+            f"{window} studies of {shards.split!r} span, so most would be fetched again and again: write at least "
+            f"{wanted / 1e9:.3g}, a smaller data.window, or 0 to ask for each study alone"
         )
 
 

@@ -21,6 +21,7 @@ from rrg.batching.tokenise import Tokeniser, Tokens, words_of
 from rrg.errors import UserError
 from rrg.shards.ledger import Ledger, Place, deal
 from rrg.shards.reader import DamagedSample
+from rrg.shards.reading import Traffic
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Share:
     batches: list[Batch]
     damaged: list[Damage] = field(default_factory=list)
     seconds: float = 0.0
+    traffic: Traffic = field(default_factory=Traffic)  # what reading it took
     error: str | None = None  # a user's mistake met in a loader worker, to be raised where it can be said in one line
 
 
@@ -76,7 +78,7 @@ class StepFeed(Dataset):
         return hashlib.sha256("\n".join(self.studies(step)).encode()).hexdigest()[:16]
 
     def __getitem__(self, step: int) -> Share:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.films.shards.traffic
         share = Share(step, [])
         try:
             places = self.places(step)
@@ -84,7 +86,7 @@ class StepFeed(Dataset):
             share.batches = [self._micro_batch([places[i] for i in group], share) for group in dealt]
         except UserError as error:
             share.error = str(error)
-        share.seconds = time.perf_counter() - started
+        share.seconds, share.traffic = time.perf_counter() - started, self.films.shards.traffic - before
         return share
 
     def _micro_batch(self, places: Sequence[Place], share: Share) -> Batch:
@@ -101,14 +103,14 @@ class SplitFeed(Dataset):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> Share:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.films.shards.traffic
         share = Share(number, [])
         places = [Place(0, index, 0) for index in self.batches[number]]
         try:
             share.batches = [collate(_readable(self.films, self.tokeniser, places, share, augment=False))]
         except UserError as error:
             share.error = str(error)
-        share.seconds = time.perf_counter() - started
+        share.seconds, share.traffic = time.perf_counter() - started, self.films.shards.traffic - before
         return share
 
 

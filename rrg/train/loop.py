@@ -19,6 +19,7 @@ from rrg.recipe import Recipe
 from rrg.shards.ledger import Ledger, deal
 from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
+from rrg.shards.reading import Traffic
 from rrg.stages import stage_recipe
 from rrg.system import System, open_split
 from rrg.train import checkpoint
@@ -161,6 +162,7 @@ class Run:
     # -- the loop -------------------------------------------------------------------------------------------------------------
 
     def _train(self, state: checkpoint.State) -> None:
+        self._traffic = Traffic()  # of this rank's loader workers, in this command
         guard = NonFiniteGuard(self.directory.nonfinite, self.recipe.train.max_nonfinite, state.skipped)
         if state.step and self._due(state.step):  # killed between a checkpoint and the end of its validation
             self._validate(state)
@@ -169,6 +171,7 @@ class Run:
             waiting = time.perf_counter()
             for share in self._shares(state.step):
                 started = time.perf_counter()
+                self._traffic += share.traffic
                 self._quarantined(share, state.step)
                 rates = set_rates(self._optimizer, self._rate(state.step))
                 result = self._stepper.run(state.step, share)
@@ -200,6 +203,7 @@ class Run:
                     tokens_per_s=result.tokens / seconds,
                     loader_wait_s=started - waiting,
                     step_s=seconds,
+                    read=share.traffic.record(),
                 )
                 bar.step(
                     state.step, result.loss, result.studies / seconds, result.tokens / seconds, (started - waiting) / seconds
@@ -278,7 +282,9 @@ class Run:
     def _finish(self, state: checkpoint.State) -> None:
         if self.recipe.language.train != "frozen" and self.team.leads:
             self._export_language(state)
-        self._log("end", state.step, truncated=state.truncated, skipped=state.skipped, damaged=self._quarantine.count)
+        own = self._shards.traffic + (self._traffic if self.recipe.data.workers else Traffic())
+        read = sum(self.team.gather(own), Traffic()).record()
+        self._log("end", state.step, truncated=state.truncated, skipped=state.skipped, damaged=self._quarantine.count, read=read)
         self.reporter.say(
             f"{self.recipe.name}: done after {state.step} steps; reports cut at max_report_tokens: {state.truncated}, steps "
             f"skipped: {state.skipped}, studies unreadable: {self._quarantine.count}"

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_server import FaultServer, until
 from synthetic_studies import build, make_studies
 
 from rrg.errors import UserError
@@ -24,6 +23,7 @@ from rrg.shards import remote
 from rrg.shards.block_cache import BlockCache
 from rrg.shards.reader import ShardSet
 from rrg.shards.reading import Reading
+from tests.fault_server import FaultServer, until
 
 BLOCK = 4096
 KILLS = int(os.environ.get("RRG_KILLS", "6"))

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_server import FaultServer
 from synthetic_studies import build, make_studies
 
 from rrg.errors import UserError
@@ -24,6 +23,7 @@ from rrg.shards.patience import Patience
 from rrg.shards.reader import DamagedSample, Sample, ShardSet
 from rrg.shards.reading import Reading, Traffic
 from rrg.shards.verify import verify_shards
+from tests.fault_server import FaultServer
 
 BLOCK = 4096  # a shard of these tests is some eight blocks
 PASSING = ("slow", "stall", "reset", "error", "busy", "truncate", "short", "lying", "corrupt", "shifted")

@@ -14,7 +14,8 @@ STEP = 0.05
 
 
 class FaultServer:
-    """Serves `folder` at `url`. `fault` names what is done wrong, to requests for paths that end in `only`, `times` times.
+    """Serves `folder` at `url`. `fault` names what is done wrong, to requests for paths that end in `only`, `times` times, but
+    not to those for the range `but`.
 
     Faults: slow, stall, reset, error, busy, truncate (the connection ends within the body), short (fewer bytes, honestly
     counted), lying (a Content-Length that is too large, then nothing), corrupt, shifted (another range, honestly told), resized
@@ -23,7 +24,7 @@ class FaultServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.fault, self.only, self.times = "", "", 10**9
+        self.fault, self.only, self.but, self.times = "", "", "none", 10**9
         self.log: list[tuple[str, str]] = []  # (path, Range)
         self.lock = threading.Lock()
         self.closing = threading.Event()
@@ -32,8 +33,8 @@ class FaultServer:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
-    def misbehave(self, fault: str, *, only: str = "", times: int = 10**9) -> None:
-        self.fault, self.only, self.times = fault, only, times
+    def misbehave(self, fault: str, *, only: str = "", but: str = "none", times: int = 10**9) -> None:
+        self.fault, self.only, self.but, self.times = fault, only, but, times
 
     def behave(self) -> None:
         self.misbehave("")
@@ -55,7 +56,7 @@ class FaultServer:
     def fault_for(self, path: str, byte_range: str) -> str:
         with self.lock:
             self.log.append((path, byte_range))
-            if not self.fault or not path.endswith(self.only) or self.times <= 0:
+            if not self.fault or not path.endswith(self.only) or byte_range == self.but or self.times <= 0:
                 return ""
             self.times -= 1
             return self.fault
