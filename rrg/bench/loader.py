@@ -29,7 +29,7 @@ from rrg.errors import UserError
 from rrg.recipe import Recipe
 from rrg.shards.ledger import Ledger, Place
 from rrg.shards.plan import SourceStudy
-from rrg.shards.reader import ShardSet
+from rrg.shards.reader import DamagedSample, ShardSet
 
 _COMPARED = 32  # studies whose tensors are compared
 _EPOCHS = 3
@@ -102,7 +102,7 @@ def measure_loader(
 
     Raises UserError: shards, films, recipe or tokenizer are missing or damaged, or hold too few studies.
     """
-    with _one_thread():
+    with _one_thread(), _whole():
         say("opening")
         inputs = _inputs(loaded, plan, scratch, say)
         result = LoaderResult(describe_machine(), _setting(plan, inputs))
@@ -201,6 +201,15 @@ def _orders(inputs: _Inputs) -> tuple[OrderQuality, OrderQuality]:
     ledger = Ledger(sizes, recipe.seed, recipe.data.window)
     ours = order_quality(ledger_orders(ledger, _EPOCHS), sizes, recipe.train.batch_size)
     return ours, order_quality(uniform_orders(sum(sizes), _EPOCHS, recipe.seed), sizes, recipe.train.batch_size)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """A study that cannot be read stops the measurement: the ways would not read the same films."""
+    try:
+        yield
+    except DamagedSample as damage:
+        raise UserError(f"{damage}; see `rrg prepare verify`") from None
 
 
 @contextmanager
