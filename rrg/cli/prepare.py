@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrg.cli import prepare_features
+from rrg.cli import prepare_features, prepare_labels, prepare_ngrams
 from rrg.cli.progress import Meter
 from rrg.errors import UserError
 
@@ -64,6 +64,8 @@ def register(commands: Commands) -> None:
     _register_mimic_cxr(sources)
     _register_phantom(sources)
     prepare_features.register(sources)
+    prepare_labels.register(sources)
+    prepare_ngrams.register(sources)
     verify = _command(sources, "verify", "read a finished folder of shards again, against its manifest", _VERIFY, _run_verify)
     verify.add_argument("shards", metavar="SHARDS", help="the folder of shards, or its URL")
 

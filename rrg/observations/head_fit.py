@@ -5,6 +5,7 @@ S studies, F features.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,22 +17,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rrg.data.study import OBSERVATIONS
-from rrg.errors import UserError
-from rrg.observations.calibration import FEWEST, calibrate
+from rrg.errors import UserError, nearest
+from rrg.observations.calibration import FEWEST, GOALS, Goal, calibrate
 from rrg.observations.film_vectors import FilmVectors, check_same
 from rrg.observations.image_head import ImageHead, ObservationClassifier, predicted
+from rrg.observations.probabilities import Probabilities
 
 
 @dataclass(frozen=True)
 class HeadOptions:
     """How the head is fitted. `hidden` 0 is linear; of `decays` the one with the highest validation precision is kept.
 
-    `most_weight` bounds how much heavier a positive counts than a negative. Raises UserError for a value out of range.
+    `goal` is what the thresholds are chosen for (see `calibrate`); `most_weight` bounds how much heavier a positive counts than a
+    negative. Raises UserError for a value out of range.
     """
 
     hidden: int = 0
     dropout: float = 0.1
-    decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    goal: Goal = "each"
+    decays: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
     learning_rate: float = 1e-3
     epochs: int = 40
     batch_size: int = 256
@@ -41,6 +45,8 @@ class HeadOptions:
     def __post_init__(self) -> None:
         if not self.decays or min(self.decays) < 0 or self.hidden < 0 or not 0 <= self.dropout < 1:
             raise UserError("observation head: weight decays and hidden width are at least 0, dropout from 0 to below 1")
+        if self.goal not in GOALS:
+            raise UserError(f"observation head: goal {self.goal!r}; {nearest(self.goal, GOALS)}")
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or self.most_weight < 1:
             raise UserError("observation head: epochs, batch size and most_weight are at least 1, learning_rate above 0")
 
@@ -99,11 +105,30 @@ def fit_image_head(
             progress(number + 1, len(options.decays))
     best = max(range(len(tried)), key=lambda number: tried[number][0])
     model = tried[best][1]
-    thresholds = calibrate(
-        predicted(model, val.x), held.positive.numpy(), held.counted.numpy(), wanted.rates.numpy().astype(np.float64)
-    )
+    scores, rates = predicted(model, val.x), wanted.rates.numpy().astype(np.float64)
+    thresholds = calibrate(scores, held.positive.numpy(), held.counted.numpy(), rates, goal=options.goal)
     chosen = {"decay": options.decays[best], "validation_precision": [round(precision, 6) for precision, _ in tried]}
     return ImageHead(model, thresholds, train.features, {"options": asdict(options), **chosen, **(made or {})})
+
+
+def cross_fitted(train: FilmVectors, labels: Mapping[str, Mapping[str, int]], head: ImageHead, folds: int = 5) -> Probabilities:
+    """Probabilities of training studies by heads that have not seen them, with the options and the weight decay of `head`.
+
+    What a model is given for a training study should be as uncertain as what it is given for a new one. Patients are dealt to
+    `folds` heads by a hash of their name. Raises UserError where one fold holds all patients.
+    """
+    options = HeadOptions(**{**head.made["options"], "decays": (head.made["decay"],)})
+    held = [zlib.crc32(patient.encode()) % folds for patient in train.patients]
+    values = np.zeros((len(train), len(OBSERVATIONS)), np.float32)
+    targets = Targets.of(train.ids, labels)
+    for fold in sorted(set(held)):
+        outside = torch.tensor([place != fold for place in held])
+        if not outside.any():
+            raise UserError(f"{len(set(train.patients))} training patients are too few for {folds} folds; ask for fewer")
+        fitted = Targets(targets.positive[outside], targets.counted[outside])
+        model = _fit(train.x[outside], fitted, options.decays[0], options)
+        values[~outside.numpy()] = predicted(model, train.x[~outside])
+    return Probabilities(train.ids, values)
 
 
 def mean_precision(probabilities: npt.NDArray[np.float32], targets: Targets, fewest: int = FEWEST) -> float:

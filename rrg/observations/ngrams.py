@@ -7,8 +7,9 @@ read too.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rrg.data.prepare.json_files import read_json
 from rrg.data.study import OBSERVATIONS
 from rrg.digest import digest_json
 from rrg.errors import UserError, nearest
+from rrg.observations.phrase_inventory import Ngram, occurrences, sentences_of
 from rrg.observations.pmi import MODES
 from rrg.shards.storage import replace_file
 
@@ -93,18 +95,35 @@ class NgramTable:
         """The n-grams of a key, best first; () where the table has none."""
         return tuple(self.ngrams[place] for place in self.lists.get(key, ()))
 
-    def select(self, labels: Mapping[str, int], per_observation: int = PER_OBSERVATION, most: int = MOST) -> tuple[int, ...]:
+    def select(
+        self, labels: Mapping[str, int], per_observation: int = PER_OBSERVATION, most: int = MOST, *, denied: bool = True
+    ) -> tuple[int, ...]:
         """Ids for a study of these labels (spec §5c): the first of each observation in the order of OBSERVATIONS, each id once.
 
-        Where the table has no key of the study's, those of "No Finding_True"; () where it has none of them either.
+        Where the table has no key of the study's, those of "No Finding_True"; () where it has none of them either. Without
+        `denied`, labels of 0 bring nothing: for a classifier that gives every observation a label, they would bring everything.
         """
-        keys = [key for key in observation_keys(labels) if key in self.lists] or [FALLBACK]
+        said = labels if denied else {name: value for name, value in labels.items() if value != 0}
+        keys = [key for key in observation_keys(said) if key in self.lists] or [FALLBACK]
         found = dict.fromkeys(place for key in keys for place in self.lists.get(key, ())[:per_observation])
         return tuple(found)[:most]
 
-    def select_texts(self, labels: Mapping[str, int], per_observation: int = PER_OBSERVATION, most: int = MOST) -> list[str]:
+    def select_texts(
+        self, labels: Mapping[str, int], per_observation: int = PER_OBSERVATION, most: int = MOST, *, denied: bool = True
+    ) -> list[str]:
         """As `select`, the n-grams themselves."""
-        return [self.ngrams[place] for place in self.select(labels, per_observation, most)]
+        return [self.ngrams[place] for place in self.select(labels, per_observation, most, denied=denied)]
+
+    def occurring(self, report: str, clean: Callable[[str], str], most: int = MOST) -> tuple[int, ...]:
+        """Ids of the n-grams that stand in a report, in the order of their first place: for a retrieved training report."""
+        ids = self._ids
+        longest = max(map(len, ids), default=0)
+        held = (ids[ngram] for sentence in sentences_of(report, clean) for ngram in occurrences(sentence, ids, longest))
+        return tuple(dict.fromkeys(held))[:most]
+
+    @functools.cached_property
+    def _ids(self) -> dict[Ngram, int]:
+        return {tuple(ngram.split()): place for place, ngram in enumerate(self.ngrams)}
 
     def entries_by_words(self) -> dict[int, int]:
         """Words per n-gram → list entries, each list counted (table 5 of the paper)."""

@@ -97,7 +97,7 @@ def prepare_features(
     done: set[str] = set()
     for recipe in caching:
         names = _splits(recipe, splits)
-        store = _store(recipe)
+        store = feature_store(recipe)
         if str(store.folder) not in done:
             done.add(str(store.folder))
             for name in names:
@@ -118,7 +118,7 @@ def _splits(recipe: Recipe, asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(asked)) or there
 
 
-def _store(recipe: Recipe) -> FeatureStore:
+def feature_store(recipe: Recipe) -> FeatureStore:
     """With the encoder as `System.build` would make it: vision is the first part that draws initial weights."""
     torch.manual_seed(recipe.seed)
     encoder: Any = VISION.build(recipe.vision, context=BuildContext())
