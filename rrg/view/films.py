@@ -15,7 +15,7 @@ from rrg.data.study import View
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
-    from rrg.shards.reader import ShardSet
+    from rrg.shards.reader import Sample, ShardSet
 
 SIDE = 256  # pixels of the longer side
 QUALITY = 72
@@ -34,10 +34,12 @@ class Film:
 class Films:
     """The films of one split, read from the shards of a run.
 
-    `absent` says in words why there are none at all; a film that does not decode is left out and its study is in `damaged`.
+    With `prior`, the films of a study's prior follow its own. `absent` says in words why there are none at all; a film that does
+    not decode is left out and its study is in `damaged`.
     """
 
-    def __init__(self, shards: object, split: str) -> None:
+    def __init__(self, shards: object, split: str, prior: bool = False) -> None:
+        self._prior = prior
         self.absent = ""
         self.damaged: list[str] = []
         self._places: dict[str, int] = {}
@@ -52,23 +54,37 @@ class Films:
 
     def of(self, study: str) -> tuple[Film, ...]:
         """Every film of a study in the order of its views; none where the shards do not have the study."""
+        sample = self._read(study)
+        if sample is None:
+            return ()
+        films = self._shrunk(sample, "")
+        before = self._read(sample.study.prior) if self._prior and sample.study.prior else None
+        if before is not None:
+            days = sample.study.prior_days
+            films += self._shrunk(before, "prior" if days is None else f"{days:,.4g} days before")
+        return tuple(films)
+
+    def _read(self, study: str) -> Sample | None:
         from rrg.shards.reader import DamagedSample
 
         place = self._places.get(study)
         if self._set is None or place is None:
-            return ()
+            return None
         try:
-            sample = self._set.read(place)
+            return self._set.read(place)
         except (DamagedSample, UserError, OSError):
             self.damaged.append(study)
-            return ()
+            return None
+
+    def _shrunk(self, sample: Sample, when: str) -> list[Film]:
         films = []
         for number, image in enumerate(sample.images):
+            view = _view_name(sample.study.views, number)
             try:
-                films.append(shrink(image, _view_name(sample.study.views, number)))
+                films.append(shrink(image, f"{view}, {when}" if view and when else view or when))
             except (OSError, Image.DecompressionBombError):
-                self.damaged.append(study)
-        return tuple(films)
+                self.damaged.append(sample.study.id)
+        return films
 
     def _open(self, shards: str, split: str) -> None:
         from rrg.shards.reader import ShardSet

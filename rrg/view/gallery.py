@@ -47,7 +47,7 @@ def gallery(run: Run, studies: int | None = DEFAULT_STUDIES) -> Gallery:
     count = len(agreements) if studies is None else studies
     seed = run.setting("seed")
     chosen = balanced([one.present for one in agreements], count, seed if isinstance(seed, int) else 0)
-    films = Films(run.setting("data.shards"), run.split)
+    films = Films(run.setting("data.shards"), run.split, prior=run.setting("data.prior") == "films")
     cards = tuple(_card(run.predictions[place], agreements[place], films) for place in chosen)
     present = Counter(name for card in cards for name in card.agreement.present)
     return Gallery(

@@ -98,11 +98,14 @@ class _Counter:
 
     def __init__(self, done: int, total: int, tell: Callable[[int, int], None] | None) -> None:
         self._done, self._total, self._tell = done, total, tell
+        self._told = -1
         self(0)
 
     def __call__(self, within: int) -> None:
-        if self._tell is not None:
-            self._tell(self._done + within, self._total)
+        done = self._done + within
+        if self._tell is not None and done != self._told:
+            self._told = done
+            self._tell(done, self._total)
 
     def finish(self, studies: int) -> None:
         self._done += studies
