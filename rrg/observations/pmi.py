@@ -39,20 +39,28 @@ class Association:
         `organ`: p(o,s) = c(o,s) / Σ_s c(o,s), normalised within the observation, as the released lists have it;
         `textbook`: p(o,s) = c(o,s) / Σ c(s), a joint probability (eq. 6 of the paper).
 
-        Within a list the two differ by a constant. An observation without phrases has no list.
+        Within a list the two differ by a constant, so both rank alike. An observation without phrases has no list.
         """
-        every = sum(self.inventory.values())
         lists: Ranked = {}
         for key, together in sorted(self._together.items()):
-            own, share = together.total(), self.observed[key] / self.reports
-            # In just this order of operations: the released lists rank two phrases of equal score by the last bit of theirs.
-            chance = {ngram: self.inventory[ngram] / every * share for ngram in together}
-            scores = {ngram: math.log2(count / own / chance[ngram]) for ngram, count in together.items()}
-            shift = math.log2(own / every) if own and mode == "textbook" else 0.0
-            kept = [(ngram, score + shift) for ngram, score in sorted(scores.items(), key=_rank) if score + shift >= 0]
+            organ = self._organ(key, together)
+            scores = organ if mode == "organ" else self._textbook(key, together)
+            kept = [(ngram, scores[ngram]) for ngram, _ in sorted(organ.items(), key=_rank) if scores[ngram] >= 0]
             if kept:
                 lists[key] = kept
         return lists
+
+    def _organ(self, key: str, together: Mapping[Ngram, int]) -> dict[Ngram, float]:
+        """In just this order of operations: the released lists rank two phrases of equal score by the last bit of theirs."""
+        every, own, share = sum(self.inventory.values()), sum(together.values()), self.observed[key] / self.reports
+        chance = {ngram: self.inventory[ngram] / every * share for ngram in together}
+        return {ngram: math.log2(count / own / chance[ngram]) for ngram, count in together.items()}
+
+    def _textbook(self, key: str, together: Mapping[Ngram, int]) -> dict[Ngram, float]:
+        """Whole numbers as far as they go (Σ c(s) cancels), so that a score of exactly 0 is one and is kept."""
+        observed = self.observed[key]
+        ratios = {ngram: count * self.reports / (self.inventory[ngram] * observed) for ngram, count in together.items()}
+        return {ngram: math.log2(ratio) for ngram, ratio in ratios.items()}
 
 
 def _rank(scored: tuple[Ngram, float]) -> tuple[float, int, int, Ngram]:
