@@ -1,0 +1,65 @@
+"""The sizes at which the kernels are compiled, counted and timed.
+
+CmEAA's block has 49 tokens and 8 heads of 128 on up to 128 n-grams; 196 and 576 tokens are those of a 14 × 14 and a 24 × 24 grid.
+The other head widths are there because each padded width compiles to kernels of its own.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rrg_kernels.cross_attention import launch
+from rrg_kernels.cross_attention.reference import Attention, Needs
+from rrg_kernels.proof.cases import Case
+
+_ALL = (torch.bfloat16, torch.float16, torch.float32)
+_TRAINED = (torch.bfloat16,)
+# name, (samples, queries, heads, head width, longest context), dtypes
+SIZES = (
+    ("CmEAA, 49 queries, 8 heads of 128, context 128", (8, 49, 8, 128, 128), _ALL),
+    ("49 queries, 8 heads of 128, context 30", (8, 49, 8, 128, 30), _TRAINED),
+    ("196 queries, 12 heads of 64, context 128", (8, 196, 12, 64, 128), _ALL),
+    ("576 queries, 16 heads of 64, context 128", (8, 576, 16, 64, 128), _TRAINED),
+    ("576 queries, 8 heads of 128, context 128", (8, 576, 8, 128, 128), _TRAINED),
+    *((f"49 queries, 8 heads of {d}, context 128", (8, 49, 8, d, 128), _TRAINED) for d in (16, 24, 32, 48, 80, 96, 112)),
+)
+DROPOUT = 0.1
+
+
+def lengths(samples: int, longest: int) -> list[int]:
+    """Context lengths of a batch: the longest, one, none, and what lies between."""
+    shares = (1.0, 0.5, 0.0, 0.25, 1.0, 0.75, 0.125, 0.01)
+    return [round(longest * shares[b % len(shares)] + 0.49) if shares[b % len(shares)] else 0 for b in range(samples)]
+
+
+def inputs(
+    device: str, dtype: torch.dtype, samples: int, queries: int, heads: int, head_dim: int, longest: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Queries, keys, values, cumulative lengths and null row of one size."""
+    counts, width = lengths(samples, longest), heads * head_dim
+    total = sum(counts)
+    q, k, v, null_v = (
+        torch.randn(shape, device=device, dtype=dtype)
+        for shape in ((samples, queries, width), (total, width), (total, width), (width,))
+    )
+    cu = torch.tensor([0, *counts], device=device, dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return q, k, v, cu, null_v
+
+
+def run(dtype: torch.dtype, sizes: tuple[int, int, int, int, int], device: str) -> None:
+    """Forward and backward launches of one size."""
+    _, _, heads, head_dim, longest = sizes
+    q, k, v, cu, null_v = inputs(device, dtype, *sizes)
+    attention = Attention(heads, head_dim**-0.5, DROPOUT, seed=2**40)
+    out, lse = launch.attend(q, k, v, cu, null_v, None, longest, attention)
+    launch.attend_gradients(out, q, k, v, cu, null_v, None, out, lse, longest, attention, Needs())
+
+
+CASES = [
+    Case("cross_attention", f"{name}, {str(dtype).removeprefix('torch.')}", partial(run, dtype, sizes))
+    for name, sizes, dtypes in SIZES
+    for dtype in dtypes
+]
