@@ -27,6 +27,7 @@ from rrg_kernels.dispatch import KernelError, interpreting
 from rrg_kernels.proof.resources import MULTIPROCESSORS
 
 SECTOR = 32  # bytes: the smallest piece that moves between memory and L2
+PAGE = 21  # binary logarithm of the sectors that one bitmap holds
 
 
 @dataclass
@@ -133,8 +134,8 @@ class _Watch:
         self._self = builder
         self._wave, self._compute = wave, compute
         self._program = 0
-        self._reads: dict[int, list[np.ndarray]] = defaultdict(list)
-        self._writes: dict[int, list[np.ndarray]] = defaultdict(list)
+        self._reads: dict[int, _Sectors] = defaultdict(_Sectors)
+        self._writes: dict[int, _Sectors] = defaultdict(_Sectors)
 
     def set_grid_dim(self, x: int, y: int, z: int) -> None:
         self.finish_launch()
@@ -171,27 +172,39 @@ class _Watch:
     def finish_launch(self) -> None:
         """Close the waves of the launch that has just run."""
         for index in sorted({*self._reads, *self._writes}):
-            reads, writes = (_once(kind.get(index, [])) for kind in (self._reads, self._writes))
-            self.traffic.waves.append(Wave(reads, writes))
+            self.traffic.waves.append(Wave(self._reads[index].sorted(), self._writes[index].sorted()))
         self._reads.clear()
         self._writes.clear()
 
-    def _touch(self, kind: dict[int, list[np.ndarray]], ptrs: Any, mask: Any) -> int:
+    def _touch(self, kind: dict[int, _Sectors], ptrs: Any, mask: Any) -> int:
         """Note the sectors under the mask; their elements' bytes."""
-        keep = np.broadcast_to(mask.data, ptrs.data.shape)
-        addresses = ptrs.data[keep]
-        parts = kind[self._program // self._wave]
-        parts.append(np.unique(addresses // SECTOR))
-        if len(parts) > 64:  # keep what is held near what is distinct
-            parts[:] = [_once(parts)]
+        addresses = ptrs.data[np.broadcast_to(mask.data, ptrs.data.shape)]
+        if addresses.size:
+            kind[self._program // self._wave].add(addresses // SECTOR)
         return addresses.size * max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
+
+
+class _Sectors:
+    """A set of sector numbers, as bitmaps of 2²¹ sectors (64 MiB of memory) each."""
+
+    def __init__(self) -> None:
+        self._maps: dict[int, np.ndarray] = {}
+
+    def add(self, sectors: np.ndarray) -> None:
+        pages = sectors >> PAGE
+        for page in (pages.flat[0],) if pages.min() == pages.max() else np.unique(pages):
+            if int(page) not in self._maps:
+                self._maps[int(page)] = np.zeros(1 << PAGE, dtype=bool)
+            bitmap = self._maps[int(page)]
+            bitmap[(sectors[pages == page] & ((1 << PAGE) - 1)).astype(np.int64)] = True
+
+    def sorted(self) -> np.ndarray:
+        """Every sector once, ascending."""
+        parts = [(page << PAGE) + np.flatnonzero(self._maps[page]) for page in sorted(self._maps)]
+        return np.concatenate(parts).astype(np.uint64) if parts else np.empty(0, dtype=np.uint64)
 
 
 def _zero(dtype: Any) -> np.ndarray:
     from triton.runtime.interpreter import _get_np_dtype
 
     return np.zeros((), dtype=_get_np_dtype(dtype))
-
-
-def _once(parts: list[np.ndarray]) -> np.ndarray:
-    return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.uint64)

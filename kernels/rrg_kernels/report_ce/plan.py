@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 BUDGET = 36 << 20  # bytes of L2 that a step may use: nine tenths of an A100's 40 MiB
+SCRATCH = 4 << 20  # bytes of probabilities that exist at one time
 ROWS_SHARE = 2 / 3  # the most of it that hidden rows and their gradient may take
 
 
@@ -43,16 +44,16 @@ def plan_sweep(R: int, H: int, V: int, dtype: torch.dtype) -> Plan:
     group = max(tiles.rows, int(BUDGET * ROWS_SHARE) // per_row // tiles.rows * tiles.rows)
     groups = -(-R // group)
     group = _round(-(-R // groups), tiles.rows)
-    room = (BUDGET - group * per_row) // (size * (H + group))
+    room = min((BUDGET - group * per_row) // (size * (H + group)), SCRATCH // (size * group))
     blocks = -(-V // max(room, 8 * tiles.vocabulary))
     return Plan(group, _round(-(-V // blocks), tiles.vocabulary), tiles)
 
 
 def _tiles(R: int, dtype: torch.dtype) -> Tiles:
     if dtype == torch.float32:
-        return Tiles(rows=32 if R <= 32 else 64, vocabulary=64, width=32, out=64, inner=32, warps=4, stages=2)
+        return Tiles(rows=32 if R <= 32 else 64, vocabulary=64, width=32, out=64, inner=16, warps=4, stages=2)
     if R <= 16:
-        return Tiles(rows=16)
+        return Tiles(rows=16, out=64, stages=4)
     if R <= 32:
         return Tiles(rows=32)
     if R <= 256:
