@@ -1,8 +1,9 @@
 """How a sweep over the head is cut: groups of rows, blocks of the vocabulary, and tiles.
 
-One block of the vocabulary is visited twice in a row, first for its logits and then for its part of the gradient. The cut is made
-so that everything in between fits in the L2 cache of an A100: the block's weights, the group's hidden rows, their gradient
-so far (float32) and the block's probabilities. Then the head is read from memory once per group of rows.
+A block of the vocabulary is visited twice in a row, first for its logits and then for its part of the gradient, and the gradient
+so far comes round again with the next block. So that the head is read from memory once and everything else stays in the L2 cache
+of an A100, a group's hidden rows and their gradient so far (float32), two blocks of weights and the block's probabilities must
+fit in it together. More rows than one group holds read the head again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-BUDGET = 36 << 20  # bytes of L2 that a step may use: nine tenths of an A100's 40 MiB
+BUDGET = 36 << 20  # bytes of L2 that may be relied on: nine tenths of an A100's 40 MiB
+ROWS_SHARE = 1 / 3  # the most of it that hidden rows and their gradient may take: 512 rows at width 4,096 in 16 bits
 SCRATCH = 4 << 20  # bytes of probabilities that exist at one time
-ROWS_SHARE = 2 / 3  # the most of it that hidden rows and their gradient may take
 
 
 class Tiles(NamedTuple):
@@ -38,14 +39,13 @@ class Plan(NamedTuple):
 
 def plan_sweep(R: int, H: int, V: int, dtype: torch.dtype) -> Plan:
     """The cut for R rows of width H against V columns whose weights have `dtype`."""
-    tiles = _tiles(R, dtype)
-    size = dtype.itemsize
+    tiles, size = _tiles(R, dtype), dtype.itemsize
     per_row = H * (size + 4)
     group = max(tiles.rows, int(BUDGET * ROWS_SHARE) // per_row // tiles.rows * tiles.rows)
     groups = -(-R // group)
     group = _round(-(-R // groups), tiles.rows)
-    room = min((BUDGET - group * per_row) // (size * (H + group)), SCRATCH // (size * group))
-    blocks = -(-V // max(room, 8 * tiles.vocabulary))
+    room = min((BUDGET - group * per_row) // (size * (2 * H + group)), SCRATCH // (size * group))
+    blocks = -(-V // max(room, 4 * tiles.vocabulary))
     return Plan(group, _round(-(-V // blocks), tiles.vocabulary), tiles)
 
 
@@ -54,11 +54,7 @@ def _tiles(R: int, dtype: torch.dtype) -> Tiles:
         return Tiles(rows=32 if R <= 32 else 64, vocabulary=64, width=32, out=64, inner=16, warps=4, stages=2)
     if R <= 16:
         return Tiles(rows=16, out=64, stages=4)
-    if R <= 32:
-        return Tiles(rows=32)
-    if R <= 256:
-        return Tiles(rows=64)
-    return Tiles(rows=128, warps=8)
+    return Tiles(rows=32, out=64) if R <= 128 else Tiles()
 
 
 def _round(count: int, unit: int) -> int:
