@@ -25,6 +25,7 @@ _MENTIONS = {
 }
 _NOT_MENTIONS = {name: re.compile("|".join(map(re.escape, phrases))) for name, phrases in NOT_MENTIONS.items()}
 
+_LONGEST = 100  # words; a longer "sentence" is read in pieces, since the rules look at every pair of cue and mention
 _SLASH = re.compile(r"(?<=[a-z])/(?=[a-z])")
 _POINT = re.compile(r"\.(?!\d)|(?<!\d)\.")
 _ENDS = re.compile(r"(?<=[.?!;])\s")
@@ -55,7 +56,9 @@ def sentences(text: str) -> Iterator[str]:
     lower = _SLASH.sub(" or ", text.lower().replace("and/or", "or")).replace("..", ".")
     for sentence in _ENDS.split(" ".join(_POINT.sub(". ", lower).replace(",", ", ").split())):
         if sentence.strip(" ."):
-            yield sentence
+            words = sentence.split(" ")
+            for start in range(0, len(words), _LONGEST):
+                yield " ".join(words[start : start + _LONGEST])
 
 
 def _joined(values: list[int]) -> int:
