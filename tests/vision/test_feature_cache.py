@@ -16,7 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from rrg.batching.film_policy import FilmPolicy
 from rrg.batching.images import Augmentation, prepare_film
+from rrg.batching.pictures import prepare_pictures
 from rrg.data.study import Sections, Study, View
 from rrg.errors import UserError
 from rrg.shards.images import ImagePolicy
@@ -83,6 +85,10 @@ def expected(encoder: VisionEncoder, shards: ShardSet, index: int) -> torch.Tens
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def files_only(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize("options", [{}, {"grid": 2}, {"tokens": "global"}, {"layer": -2}])
@@ -196,6 +202,47 @@ def test_another_encoder_or_preprocessing_is_refused_by_name(shards: ShardSet, t
     (tmp_path / "cache.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         FeatureCache(tmp_path, shards, CacheIdentity.of(tiny()))
+
+
+@pytest.mark.parametrize(
+    "policy", [FilmPolicy(most=1), FilmPolicy("ranked", 2), FilmPolicy("stored", 4, stitch=True)], ids=["one", "two", "stitched"]
+)
+def test_only_the_pictures_of_the_policy_are_computed(policy: FilmPolicy, shards: ShardSet, tmp_path: Path) -> None:
+    encoder = tiny(resize="pad")
+    seen: list[int] = []
+    encoder.register_forward_hook(lambda module, films, out: seen.append(len(films[0])))
+    report = build_features(encoder, shards, tmp_path, films=policy, batch_size=4, arithmetic="float32")
+    identity = CacheIdentity.of(encoder, "float32", policy)
+    cache = FeatureCache(tmp_path, shards, identity)
+    readable = [index for index in range(STUDIES) if index not in cache.damaged]
+    shown = {index: len(policy.kinds(shards.study(index).views)) for index in readable}
+    assert sum(seen) == report.films == sum(shown.values()) < sum(1 + index % 3 for index in readable)
+    for index in readable:
+        pictures = prepare_pictures(shards.read(index), "", policy, encoder.preprocessing)
+        with torch.no_grad():
+            wanted = encoder(pictures).to(torch.bfloat16)
+        assert cache.get(index).shape == wanted.shape and torch.allclose(cache.get(index).float(), wanted.float(), atol=0.02)
+    for other in (FilmPolicy(), FilmPolicy("frontal", policy.most, policy.stitch), FilmPolicy(policy.views, 3, policy.stitch)):
+        with pytest.raises(UserError, match=r"films\.(views|most|stitch) is"):
+            FeatureCache(tmp_path, shards, CacheIdentity.of(encoder, "float32", other))
+
+
+def test_bytes_that_cannot_be_had_now_leave_nothing_in_the_cache(shards: ShardSet, tmp_path: Path) -> None:
+    """A server that fails today may answer tomorrow: such a study is not damaged for good."""
+
+    class Away(Broken):
+        def read(self, index: int):  # type: ignore[no-untyped-def]
+            if index == 7:
+                raise DamagedSample("s007", "train-000001.tar", "s007.json", "cannot be read: timed out", unreadable=True)
+            return super().read(index)
+
+    away, encoder = Away(shards.root, "train"), tiny()
+    with pytest.raises(UserError, match=r"s007.*timed out.*train-000001\.tar are not written, run the same command again"):
+        build_features(encoder, away, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    build_features(encoder, shards, tmp_path)
+    build_features(encoder, shards, tmp_path / "whole")
+    assert files(tmp_path / "whole") == files_only(tmp_path)
 
 
 def test_a_trained_encoder_and_augmentation_are_refused(shards: ShardSet, tmp_path: Path) -> None:
