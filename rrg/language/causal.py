@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rrg.batching.batch import Batch, Prefix
+from rrg.language.attention import FLASH, packed_hidden
 from rrg.language.decoding import Decoding
 from rrg.language.head import ReportHead
 from rrg.language.prompts import Prompt
@@ -84,6 +85,11 @@ class CausalLanguage(nn.Module):
     def embedding(self) -> nn.Embedding:
         return self.model.get_input_embeddings()
 
+    @property
+    def packs(self) -> bool:
+        """Whether the loss runs the studies of a batch end to end: where attention goes by cumulative lengths."""
+        return self.model.config._attn_implementation == FLASH
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [...] to input embeddings [..., H]."""
         return self.embedding(ids)
@@ -117,7 +123,11 @@ class CausalLanguage(nn.Module):
         # Right padding needs no mask under causal attention; holes before the report do.
         holes = not bool(mask[:, :start].all())
         arguments = {"attention_mask": mask, "position_ids": mask.cumsum(1).sub(1).clamp_min(0)} if holes else {}
-        hidden = self.model.get_decoder()(inputs_embeds=embeds, use_cache=False, **arguments).last_hidden_state
+        decoder = self.model.get_decoder()
+        if self.packs:
+            hidden = packed_hidden(decoder, embeds, mask)
+        else:
+            hidden = decoder(inputs_embeds=embeds, use_cache=False, **arguments).last_hidden_state
         rows = hidden[:, start - 1 : start - 1 + L][batch.report_mask]
         nll = self.head.rows(rows, batch.report_ids[batch.report_mask])
         return LanguageOutput(nll, int(nll.numel()))

@@ -31,7 +31,7 @@ class CausalOptions:
     dtype: str = option("bfloat16", "dtype of the frozen weights: bfloat16 | float16 | float32")
     prompt: str = option(R2GENGPT_PROMPT, "text with exactly one {image}; {indication}, {comparison}; {prior}: the report before")
     max_report_tokens: int = option(60, "reports longer than this are cut in training (counted in the events)")
-    attention: str = option("sdpa", "attention implementation: sdpa | eager | flash_attention_2")
+    attention: str = option("auto", "auto (flash-attn where it can run, else sdpa) | sdpa | eager | flash_attention_2")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
     lora: LoraOptions = section(LoraOptions, "used with train: lora")
 
@@ -39,7 +39,7 @@ class CausalOptions:
         Prompt.parse(self.prompt, f"{path}.prompt")
         check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
         check_choice(f"{path}.dtype", self.dtype, ("bfloat16", "float16", "float32"))
-        check_choice(f"{path}.attention", self.attention, ("sdpa", "eager", "flash_attention_2"))
+        check_choice(f"{path}.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))
         if self.max_report_tokens < 1:
             raise UserError(f"{path}.max_report_tokens: {self.max_report_tokens} is below 1; write 60 (IU) or 100 (MIMIC)")
 

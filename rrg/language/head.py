@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from rrg_kernels.dispatch import KernelError
 from rrg_kernels.report_ce import report_cross_entropy
 from torch import Tensor, nn
 
@@ -22,11 +23,18 @@ class ReportHead:
         self.scale = float(scale if scale is not None else 1.0 / divisor if divisor else 1.0)
 
     def rows(self, hidden_rh: Tensor, labels_r: Tensor) -> Tensor:
-        """Negative log-likelihood of each label row, [R] float32."""
+        """Negative log-likelihood of each label row, [R] float32, by the kernel that RRG_KERNELS and the device allow.
+
+        Raises:
+            UserError: RRG_KERNELS asks for what cannot run here.
+        """
         head: nn.Linear = self._model.get_output_embeddings()
-        return report_cross_entropy(
-            hidden_rh, head.weight, labels_r, getattr(head, "bias", None), softcap=self.softcap, scale=self.scale
-        )
+        try:
+            return report_cross_entropy(
+                hidden_rh, head.weight, labels_r, getattr(head, "bias", None), softcap=self.softcap, scale=self.scale
+            )
+        except KernelError as error:
+            raise UserError(str(error)) from None
 
     @torch.no_grad()
     def verify(self) -> None:

@@ -13,6 +13,7 @@ from rrg.batching.tokenise import encode
 from rrg.config.context import BuildContext
 from rrg.errors import UserError
 from rrg.language.architectures import published_config
+from rrg.language.attention import SDPA, choose_attention
 from rrg.language.tokenizer import kept_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any,
     if context.meta:
         return _meta_model(options), None
     folder = _resolve(options.name, context)
+    attention = choose_attention(options.attention, options.dtype).name
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, options.dtype), attn_implementation=options.attention, output_loading_info=True
+            folder, dtype=getattr(torch, options.dtype), attn_implementation=attention, output_loading_info=True
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -83,10 +85,10 @@ def make_small_llama(options: SmallLlamaOptions, context: BuildContext) -> tuple
         bos_token_id=1,
         eos_token_id=2,
     )
+    # A plan of shapes asks for no library of the machine it is for.
+    attention = SDPA if context.meta else choose_attention(options.attention, options.dtype).name
     with torch.device("meta" if context.meta else "cpu"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, options.dtype), attn_implementation=options.attention
-        )
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, options.dtype), attn_implementation=attention)
     return model, tokenizer
 
 

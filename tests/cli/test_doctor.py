@@ -28,6 +28,16 @@ def test_a_missing_package_and_one_out_of_range(monkeypatch: pytest.MonkeyPatch,
     assert captured.err == "rrg: doctor: missing or out of range: torch, no-such-package; the table says what to install\n"
 
 
+def test_the_path_of_every_kernel_and_of_attention_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    rows = {name: (found, why) for name, found, why in doctor._paths()}
+    assert rows["report_ce"] == ("chunked", "kernel: the tensors are on the CPU")
+    assert rows["attention"] == ("sdpa", "there is no GPU") and {"mine", "cross_attention"} <= set(rows)
+    monkeypatch.setenv("RRG_KERNELS", "fast")
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == "rrg: doctor: RRG_KERNELS='fast': write one of auto, off, triton\n"
+
+
 def test_ranges_are_those_of_the_package():
     assert importlib.metadata.requires("rrg"), "installed with its requirements"
     assert all(verdict == "ok" for _, _, verdict in doctor._packages())
