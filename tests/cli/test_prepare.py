@@ -17,7 +17,7 @@ from rrg.cli.progress import Meter
 from rrg.data.study import Study
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
-from mimic_tree import CASES, Case, jpeg, write_tree
+from mimic_tree import CASES, Case, jpeg, write_reports, write_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("RRG_SHARED", ROOT.parent / "shared"))
@@ -83,6 +83,49 @@ def test_mimic_options_reach_the_shards(tree, tmp_path):
     assert len(studies) == 5 and len(list(out.glob("*.tar"))) == 5
     assert [view.projection for view in studies["s50000001"].views] == ["PA", "AP"]
     assert studies["s50000001"].labels == {}
+
+
+def test_mimic_sources_reach_the_shards(tree, tmp_path, capsys):
+    """Tables elsewhere, an annotation file, a list of exceptions and a form of film."""
+    (tmp_path / "tables").mkdir()
+    for path in tree.glob("*.csv"):
+        path.rename(tmp_path / "tables" / path.name)
+    records = [
+        {"study_id": case.study, "subject_id": case.subject, "report": "clear .", "id": "x", "split": split}
+        | {"image_path": [f"p{str(case.subject)[:2]}/p{case.subject}/s{case.study}/{film}.jpg" for film, _ in case.films]}
+        for case, split in zip(CASES, ("train", "train", "val", "test"), strict=True)
+    ]
+    annotation = {split: [record for record in records if record["split"] == split] for split in ("train", "val", "test")}
+    (tmp_path / "annotation.json").write_text(json.dumps(annotation))
+    (tmp_path / "exceptions.csv").write_text("study_id,reason\n50000002,laterality marker is wrong\n1,unknown\n")
+    words = ["prepare", "mimic-cxr", "--root", str(tree), "--tables", str(tmp_path / "tables"), "--workers", "1"]
+    words += ["--exceptions", str(tmp_path / "exceptions.csv"), "--out", str(tmp_path / "shards")]
+    assert "no film on disk in the format asked for" in mistake(capsys, *words, "--format", "dicom")
+    assert main([*words, "--annotation", str(tmp_path / "annotation.json"), "--format", "jpg"]) == 0
+    told = capsys.readouterr().out
+    assert "left out: 1 x on the list of exceptions (listed in excluded.jsonl)" in told
+    assert "left out: 1 x not in the annotation file" in told and "exceptions not in the collection: 1" in told
+    studies = {study.id: study for study in stored(tmp_path / "shards")}
+    assert set(studies) == {"s50000001", "s51000003", "s52000004"}
+    assert {study.sections.findings for study in studies.values()} == {"clear ."}
+    lines = [json.loads(line) for line in (tmp_path / "shards" / "excluded.jsonl").read_text().splitlines()]
+    assert {line["study"]: line["reason"] for line in lines} == {
+        "s50000002": "on the list of exceptions: laterality marker is wrong",
+        "s53000001": "not in the annotation file",
+    }
+
+
+def test_damaged_reports_and_films_share_a_budget(tree, tmp_path, capsys):
+    (tree / "mimic-cxr-reports.zip").unlink()
+    write_reports(tree, CASES, "folder")
+    (tree / "mimic-cxr-reports/files/p10/p10000001/s50000002.txt").write_bytes(bytes(range(256)))
+    next(tree.glob("files/*/*/s51000003/*.jpg")).write_bytes(jpeg()[:-30])
+    words = ["prepare", "mimic-cxr", "--root", str(tree), "--workers", "1", "--out", str(tmp_path / "shards")]
+    assert "1 studies have a damaged report, 0 allowed: s50000002, it is not text" in mistake(capsys, *words)
+    assert "s51000003" in mistake(capsys, *words, "--max-damaged", "1")
+    assert main([*words, "--max-damaged", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "left out: 1 x damaged report" in told and "left out: 1 x a film does not decode" in told
 
 
 def test_damaged_film(tree, tmp_path, capsys):

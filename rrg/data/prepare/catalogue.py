@@ -1,7 +1,6 @@
 """What the tables say of each study, joined and put in order on disk.
 
-An SQLite file without a name: it is gone with the process however that ends, and memory does not grow with the collection. It
-lies in the folder for temporary files; TMPDIR moves it.
+The tables of the whole collection have a million rows; memory does not grow with them.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from rrg.data.prepare.films import Film
 from rrg.data.prepare.mimic_annotation import AnnotatedStudy
 from rrg.data.prepare.mimic_tables import FilmRow, LabelRow, SplitRow
+from rrg.data.prepare.scratch import scratch_database, scratch_room, together
 from rrg.errors import UserError
 
 _TABLES = """
@@ -70,7 +69,7 @@ class Catalogue:
     """The joined tables. Every `add_…` raises UserError for rows that contradict one another, naming the line."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+        self._db = scratch_database()
         self._db.executescript(_TABLES)
 
     def __len__(self) -> int:
@@ -78,7 +77,7 @@ class Catalogue:
 
     def add_films(self, rows: Iterable[FilmRow]) -> None:
         """The metadata table: which studies there are, of whom, when, with which films."""
-        with self._together():
+        with together(self._db):
             for row in rows:
                 when = row.acquired.isoformat(timespec="microseconds") if row.acquired else ""
                 if not self._insert("INSERT OR IGNORE INTO study VALUES (?, ?, ?)", row.study, row.patient, when):
@@ -92,7 +91,7 @@ class Catalogue:
 
     def add_splits(self, rows: Iterable[SplitRow]) -> None:
         """The split table, one row per film."""
-        with self._together():
+        with together(self._db):
             for row in rows:
                 if not self._insert("INSERT OR IGNORE INTO split VALUES (?, ?)", row.study, row.split):
                     (split,) = self._one("SELECT split FROM split WHERE study = ?", row.study)
@@ -107,21 +106,21 @@ class Catalogue:
 
     def add_labels(self, rows: Iterable[LabelRow]) -> None:
         """A label table, one row per study."""
-        with self._together():
+        with together(self._db):
             for row in rows:
                 if not self._insert("INSERT OR IGNORE INTO label VALUES (?, ?)", row.study, json.dumps(dict(row.labels))):
                     raise UserError(f"{row.where}: study {row.study} has labels twice")
 
     def add_exceptions(self, reasons: Iterable[tuple[str, str]]) -> int:
         """(study, reason) pairs to leave out; how many of them name no study that is there. Studies come before."""
-        with self._together():
+        with together(self._db):
             for study, reason in reasons:
                 self._insert("INSERT OR IGNORE INTO exception VALUES (?, ?)", study, reason)
         return int(self._one(_UNKNOWN_EXCEPTIONS)[0])
 
     def add_annotated(self, studies: Iterable[AnnotatedStudy]) -> None:
         """Splits, reports and films of an annotation file, one record per study or per film. The metadata table comes before."""
-        with self._together():
+        with together(self._db):
             for record in studies:
                 self._annotate(record)
         self._db.executescript(_ONLY_ANNOTATED_FILMS)
@@ -142,7 +141,9 @@ class Catalogue:
 
     def __iter__(self) -> Iterator[CataloguedStudy]:
         """The studies in the order of patient and time; those without a time come first."""
-        for study, patient, acquired, split, labels, reason, report in self._db.execute(_IN_ORDER):
+        with scratch_room((sqlite3.OperationalError,)):  # the sort spills to disk
+            rows = self._db.execute(_IN_ORDER)
+        for study, patient, acquired, split, labels, reason, report in rows:
             films = self._db.execute("SELECT name, projection FROM film WHERE study = ? ORDER BY name", (study,))
             yield CataloguedStudy(
                 study=study,
@@ -162,13 +163,3 @@ class Catalogue:
     def _one(self, statement: str, *values: str) -> tuple[str, ...]:
         row: tuple[str, ...] = self._db.execute(statement, values).fetchone()
         return row
-
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """One transaction: without it every row would be written to disk on its own."""
-        try:
-            self._db.execute("BEGIN")
-            yield
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise UserError(f"the tables cannot be joined on disk ({error}); free space there, or set TMPDIR elsewhere") from None

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 
 from rrg.data.prepare.collection import sha256
+from rrg.data.prepare.scratch import scratch_database, together
 from rrg.data.prepare.zip_directory import Member, ZipError, members, unpack
 from rrg.errors import UserError
 
@@ -102,16 +103,14 @@ class ReportArchive(ReportSource):
         super().__init__(path)
         self._path = path
         self._file = path.open("rb")
-        # An SQLite file without a name: 227,835 places on disk, not in memory, gone with the process.
-        self._places = sqlite3.connect("", isolation_level=None)
+        self._places = scratch_database()  # 227,835 places, on disk rather than in memory
         self._places.execute("CREATE TABLE report (study TEXT PRIMARY KEY, name, place, packed, size, method, crc32, flags)")
-        self._places.execute("BEGIN")
         try:
-            for member in members(self._file):
-                self._add(member)
+            with together(self._places):
+                for member in members(self._file):
+                    self._add(member)
         except ZipError as error:
             raise UserError(f"{path}: not a whole zip file ({error}); fetch it again") from None
-        self._places.execute("COMMIT")
 
     def _add(self, member: Member) -> None:
         parts = PurePosixPath(member.name).parts

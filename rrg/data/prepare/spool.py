@@ -1,8 +1,4 @@
-"""Sequences that lie on disk: what a source holds is read once, and memory does not grow with its number of studies.
-
-The file is anonymous (it has no name from the start), so it is gone with the process however that ends. It lies in the folder
-for temporary files; TMPDIR moves it.
-"""
+"""Sequences that lie on disk: what a source holds is read once, and memory does not grow with its number of studies."""
 
 from __future__ import annotations
 
@@ -13,8 +9,8 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
 
+from rrg.data.prepare.scratch import scratch_room
 from rrg.data.study import Study
-from rrg.errors import UserError
 from rrg.shards.plan import Excluded, SourceStudy
 
 T = TypeVar("T")
@@ -30,14 +26,16 @@ class Spool(Sequence[T], Generic[T]):
 
     def __init__(self, dump: Callable[[T], bytes], load: Callable[[bytes], T]) -> None:
         self._dump, self._load = dump, load
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the object)
+        with scratch_room():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the object)
         self._ends = array("q", [0])
         self._unwritten = False
 
     def append(self, item: T) -> None:
         """Add a record at the end."""
         data = self._dump(item)
-        self._write(lambda: self._file.write(data))
+        with scratch_room():
+            self._file.write(data)
         self._ends.append(self._ends[-1] + len(data))
         self._unwritten = True
 
@@ -64,18 +62,12 @@ class Spool(Sequence[T], Generic[T]):
         if last <= first:
             return []
         if self._unwritten:
-            self._write(self._file.flush)
+            with scratch_room():
+                self._file.flush()
             self._unwritten = False
         start = self._ends[first]
         data = os.pread(self._file.fileno(), self._ends[last] - start, start)
         return [self._load(data[self._ends[k] - start : self._ends[k + 1] - start]) for k in range(first, last)]
-
-    def _write(self, write: Callable[[], object]) -> None:
-        try:
-            write()
-        except OSError as error:
-            folder = tempfile.gettempdir()
-            raise UserError(f"cannot write into {folder}: {error.strerror}; free space there, or set TMPDIR elsewhere") from None
 
 
 def spooled_studies() -> Spool[SourceStudy]:
