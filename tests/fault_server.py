@@ -26,6 +26,7 @@ class FaultServer:
         self.folder = folder
         self.fault, self.only, self.but, self.times = "", "", "none", 10**9
         self.log: list[tuple[str, str]] = []  # (path, Range)
+        self.wanted = ""  # an Authorization header without which everything is refused
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -88,6 +89,8 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
 
         def _get(self) -> None:
             fault = server.fault_for(self.path, self.headers.get("Range", ""))
+            if server.wanted and self.headers.get("Authorization") != server.wanted:
+                fault = "denied"
             path = server.folder / self.path.lstrip("/")
             if fault in _REFUSALS or not path.is_file():
                 return self._refuse(*_REFUSALS.get(fault, (404, {})))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from rrg.shards.scan import ShardScan
 from rrg.shards.storage import FileFacts, Storage, open_storage
 
 _KEEP = ImagePolicy()
+_JPEG = b"\xff\xd8"
+_NAME = re.compile(r"[\w./\\:\-]{1,160}\Z", re.ASCII)
 
 
 @dataclass
@@ -125,12 +128,12 @@ def _verify_members(scan: ShardScan, lines: list[IndexLine], split: str) -> Iter
         with tarfile.open(fileobj=scan, mode="r:") as tar:  # type: ignore[call-overload]
             for member in tar:
                 if read == len(expected):
-                    yield f"holds {member.name!r}, which its index does not"
+                    yield f"holds {_name(member)}, which its index does not"
                     return
                 line, suffix, place = expected[read]
                 read += 1
                 if (member.name, member.offset_data, member.size) != (f"{line.id}.{suffix}", place.offset, place.size):
-                    yield f"holds {member.name!r} where its index has {line.id}.{suffix}"
+                    yield f"holds {_name(member)} where its index has {line.id}.{suffix}"
                     return
                 if not member.isreg():
                     yield f"{member.name}: no file, but a link or another kind of member"
@@ -139,11 +142,19 @@ def _verify_members(scan: ShardScan, lines: list[IndexLine], split: str) -> Iter
                 fault = _fault(file.read() if file else b"", line, suffix, place, split)
                 if fault:
                     yield f"{member.name}: {fault}"
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:  # damaged headers make it raise all these
+    except (tarfile.TarError, OSError, EOFError) as error:
         yield f"not a whole tar: {one_line(error) or type(error).__name__}"
+        return
+    except (ValueError, OverflowError) as error:  # of damaged headers, which they quote
+        yield f"not a whole tar: {type(error).__name__} in a header"
         return
     if read < len(expected):
         yield f"ends after {read} of {len(expected)} members"
+
+
+def _name(member: tarfile.TarInfo) -> str:
+    """The name of a member, where it can be one: a damaged header makes a tar reader take a report for a name."""
+    return repr(member.name) if _NAME.match(member.name) else "a member whose name is none"
 
 
 def _fault(data: bytes, line: IndexLine, suffix: str, place: Member, split: str) -> str:
@@ -151,6 +162,8 @@ def _fault(data: bytes, line: IndexLine, suffix: str, place: Member, split: str)
     if zlib.crc32(data) != place.crc32:
         return "its checksum differs from the index"
     if suffix != "json":
+        if not data.startswith(_JPEG):
+            return "not a JPEG"
         try:
             prepare_film(data, _KEEP)
         except FilmError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import pickle
 import random
@@ -13,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 from synthetic_studies import build, make_studies
 
@@ -120,6 +122,17 @@ def test_a_changed_shard_is_never_answered_from_before(server, reading, folder, 
     there = ShardSet(copy, "train")
     split = ShardSet(server.url, "train", reading)
     assert split.read(0) == there.read(0) != clean[0]
+
+
+def test_credentials_come_from_fsspec_s_configuration(server, direct, clean, monkeypatch):
+    server.wanted = "Bearer secret"
+    with pytest.raises(UserError, match="HTTP status 403"):
+        ShardSet(server.url, "train", direct)
+    monkeypatch.setenv("FSSPEC_HTTP", '{"headers": {"Authorization": "Bearer secret"}}')
+    monkeypatch.setattr(fsspec.config, "conf", {})
+    fsspec.config.set_conf_env(fsspec.config.conf)  # as at the start of a program
+    monkeypatch.setattr(fsspec.spec, "apply_config", functools.partial(fsspec.config.apply_config, conf_dict=fsspec.config.conf))
+    assert ShardSet(server.url, "train", direct).read(0) == clean[0]
 
 
 def test_traffic_adds_up():
