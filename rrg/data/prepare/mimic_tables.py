@@ -31,6 +31,7 @@ _VIEW_CODES = {
 }
 # The longest line of the published tables has a few hundred characters; a gzip file of kilobytes may hold one of gigabytes.
 _LONGEST_LINE = 1 << 20
+_MOST_KNOWN = 1024
 
 
 class FilmRow(NamedTuple):
@@ -162,10 +163,12 @@ def read_split(path: Path) -> Iterator[SplitRow]:
 
 def read_labels(path: Path) -> Iterator[LabelRow]:
     """CheXpert or NegBio labels by study. Raises UserError as `read_rows` and for a value that is no label."""
-    known: dict[tuple[str, ...], Mapping[str, int]] = {}  # a few thousand combinations serve 227,835 studies
+    known: dict[tuple[str, ...], Mapping[str, int]] = {}  # most studies share a few hundred combinations
     for where, row in read_rows(path, ("study_id", *OBSERVATIONS)):
         values = tuple(row[name] for name in OBSERVATIONS)
         if values not in known:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
             known[values] = {name: _label(value, name, where) for name, value in zip(OBSERVATIONS, values, strict=True) if value}
         yield LabelRow(where, "s" + _number(row, "study_id", where), known[values])
 
