@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rrg.cli.prepare_ngrams import label_provider, read_studies
+from rrg.cli.progress import Meter
 from rrg.config.load import Loaded
 from rrg.data.study import Study
 from rrg.errors import UserError
@@ -59,7 +60,7 @@ def from_films(loaded: Loaded[Recipe], splits: Sequence[str], options: argparse.
     provider, described = label_provider(options.labels, _section(loaded), in_shards=True)
     studies = {split: list(read_studies(shards)) for split, (shards, _) in opened.items()}
     truth = _truth(provider, [study for held in studies.values() for study in held])
-    head = _head(opened["train"][1], opened["val"][1], truth, options, described, metering)
+    head = _head(opened["train"][1], opened["val"][1], truth, options, described)
     found = {split: _probabilities(head, opened[split][1], truth, options) for split in splits}
     if options.probabilities is not None:
         _joined(found).save(options.probabilities)
@@ -114,11 +115,10 @@ def _head(
     truth: Mapping[str, Mapping[str, int]],
     options: argparse.Namespace,
     described: Mapping[str, Any],
-    metering: Metering,
 ) -> ImageHead:
     if options.head is not None and (options.head / "head.json").is_file():
         return ImageHead.load(options.head)
-    with metering("fitting the observation head") as progress:
+    with Meter("fitting the observation head", "weight decays") as progress:
         chosen = HeadOptions(hidden=options.hidden, goal=options.goal)
         head = fit_image_head(train, val, truth, chosen, made={"labels": dict(described)}, progress=progress)
     if options.head is not None:

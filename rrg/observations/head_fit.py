@@ -6,7 +6,8 @@ S studies, F features.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -146,7 +147,7 @@ def mean_precision(probabilities: npt.NDArray[np.float32], targets: Targets, few
 
 def _fit(x: Tensor, targets: Targets, decay: float, options: HeadOptions) -> ObservationClassifier:
     """Adam on binary cross-entropy, positives weighted by negatives / positives, plus decay / 2 · ‖weights‖²."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(options.seed)
         model = ObservationClassifier(x.shape[1], options.hidden, options.dropout)
         model.mean.copy_(x.mean(0))
@@ -155,6 +156,17 @@ def _fit(x: Tensor, targets: Targets, decay: float, options: HeadOptions) -> Obs
         model.spread.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
         _minimise(model, x, targets, decay, options)
     return model.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A sum over threads depends on their number, and so small a model gains nothing from a second."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _minimise(model: ObservationClassifier, x: Tensor, targets: Targets, decay: float, options: HeadOptions) -> None:

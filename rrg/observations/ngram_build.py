@@ -65,8 +65,8 @@ def build_ngrams(
     table = _associated(list(numbers), reports, options)
     if not table.ngrams:
         raise UserError(
-            f"no n-gram of {studies_seen} training reports occurs more than {options.rules.min_count} times; "
-            "beside an observation: lower --min-count, or give labels that cover these studies"
+            f"no n-gram of {studies_seen} training reports occurs more than {options.rules.min_count} times "
+            "beside an observation; lower --min-count, or give labels that cover these studies"
         )
     counts = {"reports": studies_seen, "empty": empty, "unlabelled": unlabelled}
     chosen = {"pmi": options.pmi, "cleaning": options.cleaning, "section": options.section}

@@ -111,7 +111,12 @@ def test_columns_are_found_by_name(tmp_path):
         (tmp_path / "p.jsonl").write_text(json.dumps(header | changed) + "\n" + json.dumps(row) + "\n")
         with pytest.raises(UserError, match=r"p\.jsonl"):
             Probabilities.load(tmp_path / "p.jsonl")
-    for wrong in (row | {"probabilities": [0.5] * 13}, row | {"probabilities": ["a"] * 14}, row | {"probabilities": [2.0] * 14}, 3):
+    for wrong in (
+        row | {"probabilities": [0.5] * 13},
+        row | {"probabilities": ["a"] * 14},
+        row | {"probabilities": [2.0] * 14},
+        3,
+    ):
         (tmp_path / "p.jsonl").write_text(json.dumps(header) + "\n" + json.dumps(wrong) + "\n")
         with pytest.raises(UserError, match=r"p\.jsonl"):
             Probabilities.load(tmp_path / "p.jsonl")
@@ -127,7 +132,7 @@ def test_damaged_tensors(tmp_path):
         lambda: path.unlink(),
     ):
         write()
-        with pytest.raises(UserError, match="p.safetensors"):
+        with pytest.raises(UserError, match=r"p\.safetensors"):
             Probabilities.load(path)
     with pytest.raises(UserError):
         Probabilities(("a", "a"), np.zeros((2, 14), np.float32))

@@ -80,7 +80,14 @@ def test_agreement_on_held_out_reports(labelled):
 
 
 def test_hostile_texts():
-    for text in ("no " * 3000 + "effusion.", "effusion or " * 300, "the heart " * 300, "." * 9000, "heart" * 900, "É. ﬁ\u0000 effusion"):
+    for text in (
+        "no " * 3000 + "effusion.",
+        "effusion or " * 300,
+        "the heart " * 300,
+        "." * 9000,
+        "heart" * 900,
+        "É. ﬁ\u0000 effusion",
+    ):
         assert set(chexpert.label_report(text)) <= set(OBSERVATIONS)
 
 
