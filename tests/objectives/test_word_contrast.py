@@ -68,3 +68,15 @@ def test_padding_and_repetition_of_words_do_not_count(table):
     again, _ = objective(Outputs(None, prefix, None), batch_of([3, 4, 4, 3], [5]))
     torch.testing.assert_close(plain, again)
     assert objective.count(batch_of([3], [4])) == 2
+
+
+def test_tokens_of_absent_views_do_not_count(table):
+    """A film of two tokens beside a study of two films: the same value whatever stands in the padding, or how many are there."""
+    batch, objective = batch_of([3, 4], [3, 5]), contrast(table, sharpness=4.0)
+    prefix = torch.randn(2, 2, 6).repeat(1, 2, 1)
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    spoiled = prefix.clone()
+    spoiled[1, 2:] = 9.0
+    values = [objective(Outputs(None, given, None, mask), batch)[0] for given in (prefix, spoiled)]
+    assert torch.equal(*values)
+    torch.testing.assert_close(values[0], objective(Outputs(None, prefix[:, :2], None), batch)[0])
