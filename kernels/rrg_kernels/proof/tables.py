@@ -10,34 +10,39 @@ from rrg_kernels.proof.aot import CompiledLaunch, compiling
 from rrg_kernels.proof.cases import Case
 from rrg_kernels.proof.resources import MULTIPROCESSORS
 
-AOT_COLUMNS = ("case", "kernel", "arch", "blocks", "warps", "registers", "spills", "shared kB", "blocks/SM", "occupancy")
-
 
 def compile_cases(cases: Iterable[Case], architectures: Sequence[str] = tuple(MULTIPROCESSORS)) -> list[dict[str, str]]:
-    """One row per case, kernel and architecture: what its machine code needs."""
+    """One row per case, kernel, tile and architecture: the most that any of its binaries (specialisations) needs."""
     rows = []
     for case in cases:
         for arch in architectures:
             with compiling(arch) as launches:
                 case.run("meta")
-            rows += [_row(case, launch) for launch in launches]
+            kinds: dict[tuple[str, str], list[CompiledLaunch]] = {}
+            for launch in launches:
+                kinds.setdefault((launch.kernel, _tile(launch)), []).append(launch)
+            rows += [_row(case, tile, binaries) for (_, tile), binaries in kinds.items()]
     return rows
 
 
-def _row(case: Case, launch: CompiledLaunch) -> dict[str, str]:
-    resources = launch.resources
-    tile = " ".join(f"{name}={value}" for name, value in launch.constants.items() if name.startswith("BLOCK"))
+def _tile(launch: CompiledLaunch) -> str:
+    return " ".join(f"{name[6:]}={value}" for name, value in launch.constants.items() if name.startswith("BLOCK_"))
+
+
+def _row(case: Case, tile: str, binaries: list[CompiledLaunch]) -> dict[str, str]:
+    arch, needs = binaries[0].arch, [binary.resources for binary in binaries]
     return {
         "case": f"{case.kernel}: {case.name}",
-        "kernel": launch.kernel,
-        "arch": launch.arch,
-        "blocks": tile.replace("BLOCK_", ""),
-        "warps": str(resources.warps),
-        "registers": str(resources.registers),
-        "spills": str(resources.spills + resources.stack),
-        "shared kB": f"{resources.shared / 1024:.1f}",
-        "blocks/SM": str(resources.blocks_per_sm(launch.arch)),
-        "occupancy": f"{resources.occupancy(launch.arch):.2f}",
+        "kernel": binaries[0].kernel,
+        "arch": arch,
+        "blocks": tile,
+        "warps": str(needs[0].warps),
+        "binaries": str(len(binaries)),
+        "registers": str(max(need.registers for need in needs)),
+        "spills": str(max(need.spills + need.stack for need in needs)),
+        "shared kB": f"{max(need.shared for need in needs) / 1024:.1f}",
+        "blocks/SM": str(min(need.blocks_per_sm(arch) for need in needs)),
+        "occupancy": f"{min(need.occupancy(arch) for need in needs):.2f}",
     }
 
 

@@ -54,7 +54,7 @@ def _tiles(R: int, dtype: torch.dtype) -> Tiles:
         return Tiles(rows=32 if R <= 32 else 64, vocabulary=64, width=32, out=64, inner=16, warps=4, stages=2)
     if R <= 16:
         return Tiles(rows=16, out=64, stages=4)
-    return Tiles(rows=32, out=64) if R <= 128 else Tiles()
+    return Tiles(rows=32, out=64) if R <= 128 else Tiles(warps=8)
 
 
 def _round(count: int, unit: int) -> int:

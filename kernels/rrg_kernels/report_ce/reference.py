@@ -103,19 +103,25 @@ def chunked_losses(
     )
     rows = max(8, SLICE // len(weight_vh))
     for start in range(0, R, chunk_rows):
-        logits = _logits(hidden_rh[start : start + chunk_rows], weight_vh, bias_v, head)
-        for first in range(0, len(logits), rows):
-            part = slice(start + first, start + min(first + rows, len(logits)))
+        product = F.linear(hidden_rh[start : start + chunk_rows].to(weight_vh.dtype), weight_vh, bias_v)
+        for first in range(0, len(product), rows):
+            part = slice(start + first, start + min(first + rows, len(product)))
             weights = None if token_weights_r is None else token_weights_r[part]
-            _reduce(logits[first : first + rows], labels_r[part], weights, head, result, part, gradient)
+            logits = _shaped(product[first : first + rows], head)
+            _reduce(logits, labels_r[part], weights, head, result, part, gradient)
+            if gradient:
+                product[first : first + rows] = logits  # by now d loss / d product, rounded to the weights' type
         if gradient:
-            delta = logits.to(weight_vh.dtype)
-            result.gradient[start : start + chunk_rows] = (delta @ weight_vh).to(hidden_rh.dtype)
+            result.gradient[start : start + chunk_rows] = (product @ weight_vh).to(hidden_rh.dtype)
     return result
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, head: Head) -> Tensor:
-    logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
+    return _shaped(F.linear(hidden.to(weight.dtype), weight, bias), head)
+
+
+def _shaped(product: Tensor, head: Head) -> Tensor:
+    logits = product.float()
     if head.scale != 1.0:
         logits = logits * head.scale
     return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)

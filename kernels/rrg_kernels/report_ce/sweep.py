@@ -89,7 +89,7 @@ def _sweep(
             labels, token_weights, top, mass, energy, total, tile_best, label_logit, state, best_so_far, tile_factor, row_factor,
             rows.losses, rows.argmax, rows.entropy, R, V, count, head.scale, head.softcap or 1.0, head.smoothing,
             head.ignore_index, WEIGHTS=token_weights is not None, CAP=cap, SMOOTH=smooth, STATISTICS=statistics,
-            BLOCK_T=16, BLOCK_R=32, **ends,
+            BLOCK_T=8, BLOCK_R=32, **ends,
         )  # fmt: skip
         if gradient and smooth:
             column_sum_kernel[(triton.cdiv(H, 32),)](
