@@ -15,6 +15,12 @@ from rrg.shards.plan import SourceStudy
 SHARED = Path(os.environ.get("RRG_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
 
 
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is read by URL is not cached in the home of whoever runs the tests."""
+    monkeypatch.setenv("RRG_CACHE", str(tmp_path_factory.getbasetemp() / "rrg-cache"))
+
+
 @pytest.fixture
 def studies(tmp_path: Path) -> list[SourceStudy]:
     """Thirty studies in three splits."""
