@@ -15,6 +15,7 @@ from rrg_kernels.mine.marginal import marginal_pairs
 from rrg_kernels.mine.reference import Operands, Pairs
 
 WIDEST = 512  # hidden units: the second layer of a tile of 32 pairs is then a quarter of an SM's registers
+TILES_PER_PART = 4  # tiles that pay for storing a partial sum of W₂'s gradient
 PROGRAMS = 128  # about the SMs of an A100 (108) or H100 (132): more would only make more partial sums
 
 
@@ -100,7 +101,7 @@ def backward_weights(given: tuple[Tensor, ...], pairs: Pairs) -> tuple[Tensor, T
     tile = weights_tile(weight, columns, pairs)
     owners = -(-second // tile.n)
     tiles = -(-batch // tile.i) * -(-columns // tile.j) * sources
-    parts = max(1, min(tiles, PROGRAMS // owners))
+    parts = max(1, min(tiles // TILES_PER_PART, PROGRAMS // owners))
     sums = [u.new_empty(parts, *shape, dtype=torch.float32) for shape in ((second, width), (second,), (second,), ())]
     *known, total, grad_joint, grad_marginal = given
     # The score's gradients enter a product in the parameters' dtype: in units of the largest they fit into half precision.
@@ -136,26 +137,30 @@ def rectangles(tiles_down: int, tiles_across: int, sources: int, listed: bool) -
     return rows, -(-tiles_down // rows), over, -(-tiles_across // over)
 
 
+# The tiles are the largest tried whose machine code spills nothing on sm_80 and sm_90 at the published sizes.
+
+
 def forward_tile(weight_gh: Tensor, columns: int, pairs: Pairs) -> Tile:
     """128 pairs a program, the second layer 128 units (float32) or 256 at a time."""
-    first, second, wide = weight_gh.shape[1], weight_gh.shape[0], weight_gh.element_size() > 2
-    i, j = _shape(128, columns, pairs)
-    return Tile(i, j, _block(first, 16 if wide else 32), _block(second, 128 if wide else 256), 8, 2)
+    first, second, full = weight_gh.shape[1], weight_gh.shape[0], weight_gh.element_size() > 2
+    i, j = _shape(128 >> (full and pairs.partners is not None), columns, pairs)
+    return Tile(i, j, _block(first, 16 if full else 32), _block(second, 128 if full else 256), 8, 2)
 
 
 def pairs_tile(weight_gh: Tensor, columns: int, pairs: Pairs) -> Tile:
-    """64 pairs, whose gradients by the first layer are one accumulator; 32 in float32 or where that layer is wide."""
-    first, second, wide = weight_gh.shape[1], weight_gh.shape[0], weight_gh.element_size() > 2
-    i, j = _shape(64 if not wide and _power(first) <= 256 else 32, columns, pairs)
-    return Tile(i, j, _block(first, 32), _block(second, 32 if wide else 64), 8, 2)
+    """64 pairs, whose gradients by the first layer are one accumulator; half of them each for float32, a wide layer, a list."""
+    first, second, full = weight_gh.shape[1], weight_gh.shape[0], weight_gh.element_size() > 2
+    wide = _power(first) > 256
+    i, j = _shape(max(16, 64 >> full + wide + (pairs.partners is not None)), columns, pairs)
+    return Tile(i, j, _block(first, 32), _block(second, 64 >> full + (full and wide)), 8, 2)
 
 
 def weights_tile(weight_gh: Tensor, columns: int, pairs: Pairs) -> Tile:
     """As `pairs_tile`: here the accumulator is a few units of the second layer by the first."""
-    first, second, wide = weight_gh.shape[1], weight_gh.shape[0], weight_gh.element_size() > 2
-    narrow = not wide and _power(first) <= 256
-    i, j = _shape(64 if narrow else 32, columns, pairs)
-    return Tile(i, j, _block(first, 32), _block(second, 64 if narrow else 32), 8, 2)
+    first, second, full = weight_gh.shape[1], weight_gh.shape[0], weight_gh.element_size() > 2
+    wide = _power(first) > 256
+    i, j = _shape(max(16, 64 >> full + wide + (full and pairs.partners is not None)), columns, pairs)
+    return Tile(i, j, _block(first, 32), _block(second, 64 >> full + wide), 8, 2)
 
 
 def _constants(weight_gh: Tensor, pairs: Pairs, tile: Tile) -> dict[str, Any]:
