@@ -183,7 +183,7 @@ def zip_names(root: Path, chance: Chance) -> None:
     """Members that point elsewhere, twice the same study, or an archive of folders."""
     names = (
         "../../outside.txt",
-        "/tmp/outside.txt",
+        "/outside.txt",
         "files\\..\\outside.txt",
         "C:\\outside.txt",
         f"../{MEMBER}",
