@@ -66,7 +66,7 @@ def order_quality(orders: Sequence[np.ndarray], shard_sizes: Sequence[int], batc
         position_index=max(abs(spearman(place, np.arange(len(place)))) for place in places),
         between_epochs=max((abs(spearman(a, b)) for a, b in pairs), default=0.0),
         neighbours=float(np.mean([np.mean(np.diff(order) == 1) for order in orders])),
-        expected=1 / np.sqrt(max(len(shard_sizes) - 1, 1)),
+        expected=float(1 / np.sqrt(max(len(shard_sizes) - 1, 1))),
     )
 
 
