@@ -64,17 +64,18 @@ def streamed_tiles(queries: int, head_dim: int, dtype: torch.dtype) -> Tiles:
     """Tiles of the streamed forward kernel and of the query gradient."""
     wide = padded_width(head_dim) > 64
     if dtype == torch.float32:
-        return Tiles(32, 16, warps=8, stages=1)
+        return Tiles(16, 32, warps=4, stages=1) if wide else Tiles(32, 16, warps=8, stages=1)
     return Tiles(64 if queries > 32 else 32, 32, warps=8 if wide else 4, stages=2)
 
 
 def context_tiles(max_context: int, head_dim: int, dtype: torch.dtype) -> Tiles:
     """Tiles of the gradient of keys and values."""
+    wide = padded_width(head_dim) > 64
     if dtype == torch.float32:
-        return Tiles(16, 32, warps=8, stages=1)
+        return Tiles(16, 16 if wide else 32, warps=8, stages=1)
     if max_context > 32:
         return Tiles(16, 64, warps=8, stages=2)
-    return Tiles(32, 32, warps=8 if padded_width(head_dim) > 64 else 4, stages=2)
+    return Tiles(32, 32, warps=8 if wide else 4, stages=2)
 
 
 def _power_of_two(size: int) -> int:

@@ -24,6 +24,7 @@ SIZES = (
     ("196 queries, 12 heads of 64, context 128", (8, 196, 12, 64, 128), _ALL),
     ("576 queries, 16 heads of 64, context 128", (8, 576, 16, 64, 128), _TRAINED),
     ("576 queries, 8 heads of 128, context 128", (8, 576, 8, 128, 128), _TRAINED),
+    ("49 queries, 8 heads of 128, context 300", (8, 49, 8, 128, 300), _TRAINED),
     *((f"49 queries, 8 heads of {d}, context 128", (8, 49, 8, d, 128), _TRAINED) for d in (16, 24, 32, 48, 80, 96, 112)),
 )
 DROPOUT = 0.1

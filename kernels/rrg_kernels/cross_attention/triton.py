@@ -91,9 +91,9 @@ def _attend_resident(
     if HAS_BIAS:
         shift_n += LOG2E * tl.load(bias + start + n, mask=n < length, other=0.0)
     if HAS_NULL:
-        null_d = tl.load(null_v + column_d, mask=real_d & (length <= 0), other=0.0).to(tl.float32)
-        if HAS_BIAS:  # rows may be masked in any sample
-            null_d = tl.load(null_v + column_d, mask=real_d, other=0.0).to(tl.float32)
+        # Only biases can hide a context that has rows.
+        needed = HEAD_DIM if HAS_BIAS else tl.where(length > 0, 0, HEAD_DIM)
+        null_d = tl.load(null_v + column_d, mask=d < needed, other=0.0).to(tl.float32)
     for first_m in range(begin, end, BLOCK_M):
         m = first_m + tl.arange(0, BLOCK_M)
         cell = (m < queries)[:, None] & real_d[None, :]
