@@ -11,6 +11,9 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from rrg_kernels.dispatch import FALLBACKS
 
@@ -24,11 +27,33 @@ class Case:
     run: Callable[[str], object]
 
 
+@dataclass(frozen=True)
+class Counted:
+    """One configuration whose bytes are counted in the interpreter.
+
+    `run` launches the kernels on CPU tensors and returns every input and output tensor, once each: the least that must move.
+    `unfused` is the same work as an eager PyTorch graph. `cache_share`: the sizes are published ones scaled down so far that
+    what lives in the cache is this fraction of what it would be, and so is the modelled cache.
+    """
+
+    kernel: str
+    name: str
+    run: Callable[[], list[Tensor]]
+    unfused: Callable[[], object] | None = None
+    cache_share: float = 1.0
+
+
+def counted_cases(kernel: str | None = None) -> list[Counted]:
+    """What `published` modules list as COUNTED, of one kernel or of all."""
+    return [case for module in _published(kernel) for case in getattr(module, "COUNTED", [])]
+
+
 def published_cases(kernel: str | None = None) -> list[Case]:
     """Cases of one kernel, or of all that publish any."""
-    names = [kernel] if kernel else list(FALLBACKS)
-    cases: list[Case] = []
-    for name in names:
-        if importlib.util.find_spec(f"rrg_kernels.{name}") and importlib.util.find_spec(f"rrg_kernels.{name}.published"):
-            cases += importlib.import_module(f"rrg_kernels.{name}.published").CASES
-    return cases
+    return [case for module in _published(kernel) for case in module.CASES]
+
+
+def _published(kernel: str | None) -> list[Any]:
+    names = [name for name in ([kernel] if kernel else FALLBACKS) if importlib.util.find_spec(f"rrg_kernels.{name}")]
+    found = [name for name in names if importlib.util.find_spec(f"rrg_kernels.{name}.published")]
+    return [importlib.import_module(f"rrg_kernels.{name}.published") for name in found]

@@ -1,4 +1,4 @@
-"""Tables of what was compiled, as markdown for a README and CSV for a program."""
+"""Tables of what was compiled and counted, as markdown for a README and CSV for a program."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import io
 from collections.abc import Iterable, Sequence
 
 from rrg_kernels.proof.aot import CompiledLaunch, compiling
-from rrg_kernels.proof.cases import Case
+from rrg_kernels.proof.cases import Case, Counted
 from rrg_kernels.proof.resources import MULTIPROCESSORS
+from rrg_kernels.proof.traffic import counting, dram_bytes, lower_bound
+from rrg_kernels.proof.unfused import count
 
 
 def compile_cases(cases: Iterable[Case], architectures: Sequence[str] = tuple(MULTIPROCESSORS)) -> list[dict[str, str]]:
@@ -44,6 +46,30 @@ def _row(case: Case, tile: str, binaries: list[CompiledLaunch]) -> dict[str, str
         "blocks/SM": str(min(need.blocks_per_sm(arch) for need in needs)),
         "occupancy": f"{min(need.occupancy(arch) for need in needs):.2f}",
     }
+
+
+def count_cases(cases: Iterable[Counted]) -> list[dict[str, str]]:
+    """One row per case: bytes against the least, and against the eager graph. In a process that interprets."""
+    rows = []
+    for case in cases:
+        with counting(compute=False) as traffic:
+            tensors = case.run()
+        least = lower_bound(tensors, [])
+        moved = {arch: dram_bytes(traffic.waves, int(limits.l2 * case.cache_share)) for arch, limits in MULTIPROCESSORS.items()}
+        eager = count(case.unfused) if case.unfused else None
+        rows.append(
+            {
+                "case": f"{case.kernel}: {case.name}",
+                "least MB": f"{least / 1e6:.2f}",
+                **{f"× least, {arch}": f"{size / least:.2f}" for arch, size in moved.items()},
+                "requested MB": f"{traffic.requested / 1e6:.1f}",
+                "GFLOP": f"{traffic.flops / 1e9:.2f}",
+                "eager MB": f"{eager.bytes / 1e6:.1f}" if eager else "",
+                "eager × ours, sm_90": f"{eager.bytes / moved['sm_90']:.1f}" if eager else "",
+                "eager GFLOP": f"{eager.flops / 1e9:.2f}" if eager else "",
+            }
+        )
+    return rows
 
 
 def markdown(rows: list[dict[str, str]]) -> str:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rrg_kernels.proof.cases import Case
-from rrg_kernels.report_ce.plan import Plan
-from rrg_kernels.report_ce.reference import Head, RowLosses
+from rrg_kernels.proof.cases import Case, Counted
+from rrg_kernels.report_ce.plan import Plan, Tiles, plan_sweep
+from rrg_kernels.report_ce.reference import Head, RowLosses, full_logits_losses
 
 
 class Size(NamedTuple):
@@ -70,3 +70,27 @@ CASES = [
     _case("one short report", Size(16, 4096, 32000), torch.bfloat16),
     _case("SmolLM2 135M", Size(200, 576, 49152), torch.float32),
 ]
+
+
+def quarter(size: Size) -> tuple[Size, Plan]:
+    """`size` and its plan with every side a quarter: what lives in the cache is a sixteenth. Coarse tiles, to be quick."""
+    whole = plan_sweep(*size, torch.float16)
+    tiles = Tiles(rows=128, vocabulary=32, width=256, out=256, inner=32)
+    return Size(*(-(-side // 4) for side in size)), Plan(whole.group // 4, whole.block // 4, tiles)
+
+
+def _counted(name: str, whole: Size) -> Counted:
+    size, plan = quarter(whole)
+
+    def run() -> list[Tensor]:
+        result = sweep("cpu", size, torch.float16, Head(), plan)
+        return [*inputs(size, torch.float16, "cpu")[:3], result.losses, result.gradient]
+
+    def unfused() -> None:
+        hidden, weight, labels, *_ = inputs(size, torch.float16, "cpu")
+        full_logits_losses(hidden.requires_grad_(), weight, labels, None, None, Head()).sum().backward()
+
+    return Counted("report_ce", f"{name}, {' × '.join(str(side) for side in whole)}, sides / 4", run, unfused, 1 / 16)
+
+
+COUNTED = [_counted("Llama 2 7B", LLAMA2), _counted("Llama 2 7B, two groups of rows", Size(1024, 4096, 32000))]

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
 from rrg_kernels.dispatch import FALLBACKS
+from rrg_kernels.timing.arguments import add_arguments
 from rrg_kernels.timing.match import Score, find_matches, play
 from rrg_kernels.timing.results import HEADER, table, write_csv
 
 Tell = Callable[[str], object]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be chosen."""
-    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=f"any of {', '.join(FALLBACKS)} (default: all)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the dated CSV")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns of each contender (20)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
 
 
 def run(options: argparse.Namespace, tell: Tell) -> list[Score]:

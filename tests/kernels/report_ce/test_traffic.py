@@ -6,23 +6,17 @@ from rrg_kernels.proof.resources import MULTIPROCESSORS
 from rrg_kernels.proof.traffic import counting, dram_bytes, lower_bound
 from rrg_kernels.proof.unfused import count
 from rrg_kernels.report_ce.plan import Plan, Tiles, plan_sweep
-from rrg_kernels.report_ce.published import LLAMA2, Size, inputs, sweep
+from rrg_kernels.report_ce.published import LLAMA2, Size, inputs, quarter, sweep
 from rrg_kernels.report_ce.reference import Head, full_logits_losses
 
-QUARTER = Size(*(side // 4 for side in LLAMA2))
-
-
-def quarter_plan():
-    """The plan of LLAMA2 with every side a quarter, so that a sixteenth of the cache is needed; coarse tiles, to be quick."""
-    whole = plan_sweep(*LLAMA2, torch.float16)
-    return Plan(whole.group // 4, whole.block // 4, Tiles(rows=128, vocabulary=32, width=256, out=256, inner=32))
+QUARTER, PLAN = quarter(LLAMA2)  # every side a quarter, so that a sixteenth of the cache is needed
 
 
 @pytest.mark.interpreted
 def test_the_head_is_read_once_and_little_else_moves():
     hidden, weight, labels, *_ = inputs(QUARTER, torch.float16, "cpu")
     with counting(compute=False) as traffic:
-        result = sweep("cpu", QUARTER, torch.float16, Head(), quarter_plan())
+        result = sweep("cpu", QUARTER, torch.float16, Head(), PLAN)
     least = lower_bound([hidden, weight, labels], [result.losses, result.gradient])
     for arch in MULTIPROCESSORS:
         assert dram_bytes(traffic.waves, MULTIPROCESSORS[arch].l2 // 16) <= 1.25 * least, arch
