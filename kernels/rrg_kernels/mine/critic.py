@@ -32,8 +32,9 @@ class Critic(NamedTuple):
         return cls(first.weight, first.bias, second.weight, second.bias, last.weight, last.bias)
 
     def to(self, dtype: torch.dtype) -> Critic:
-        """The same parameters in `dtype`, differentiably."""
-        return Critic(*(parameter.to(dtype) for parameter in self))
+        """The same parameters in `dtype`, differentiably; sharded ones (FSDP2 keeps DTensors) are gathered."""
+        whole = (parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter for parameter in self)
+        return Critic(*(parameter.to(dtype) for parameter in whole))
 
 
 def check_critic(sources: Sequence[Tensor], fused_be: Tensor, critic: Critic) -> None:

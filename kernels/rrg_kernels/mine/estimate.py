@@ -119,7 +119,7 @@ def _check(
     bound: float | None,
 ) -> None:
     check_critic(sources, fused, critic)
-    marginal.check(len(fused))
+    marginal.check(len(fused), fused.device)
     if log_average.shape != (len(sources),):
         raise ValueError(f"log averages are {tuple(log_average.shape)}; {len(sources)} sources need [{len(sources)}]")
     if not 0.0 < rate <= 1.0:

@@ -69,12 +69,14 @@ class Marginal:
         """The same pairs with the table on `device`."""
         return self if self.partners is None else Marginal(self.partners.to(device, non_blocking=True))
 
-    def check(self, batch: int) -> None:
-        """Raises ValueError where the batch has no marginal pair or the table is for another batch size."""
+    def check(self, batch: int, device: torch.device) -> None:
+        """Raises ValueError where the batch has no marginal pair, or the table is for another batch size or elsewhere."""
         if batch < 2:
             raise ValueError(f"a batch of {batch} has no marginal pairs; leave the objective out for it")
         if self.partners is not None and self.partners.shape[1] != batch:
             raise ValueError(f"permutations of {self.partners.shape[1]} rows for a batch of {batch}")
+        if self.partners is not None and self.partners.device != device:
+            raise ValueError(f"permutations on {self.partners.device}, the batch on {device}: write marginal.to({str(device)!r})")
 
 
 def marginal_pairs(batch: int, partners: Tensor | None, with_joint: bool) -> int:

@@ -11,11 +11,11 @@ from rrg_kernels.mine.marginal import Marginal
 from rrg_kernels.mine.reference import Operands, Pairs
 from rrg_kernels.proof.cases import Case
 
-_ALL = (torch.bfloat16, torch.float16, torch.float32)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _TWO = (torch.bfloat16, torch.float32)
 # name, (batch, first hidden layer, second, permutations or 0 for all pairs), dtypes
 SIZES = (
-    ("all pairs, B 256, 256-256", (256, 256, 256, 0), _ALL),
+    ("all pairs, B 256, 256-256", (256, 256, 256, 0), DTYPES),
     ("all pairs, B 256, 100-100", (256, 100, 100, 0), _TWO),
     ("all pairs, B 64, 400-400", (64, 400, 400, 0), _TWO),
     ("one derangement, B 8, 256-256", (8, 256, 256, 1), _TWO),

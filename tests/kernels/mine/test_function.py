@@ -78,6 +78,25 @@ def draw_critic_shapes(width, first, second):
     return Critic(*(torch.empty(shape, requires_grad=True) for shape in shapes))
 
 
+def test_a_sharded_critic_is_gathered():
+    import torch.distributed as dist
+    from rrg_kernels.mine import Critic
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        image, text = (torch.randn(6, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+        whole = draw_critic(0, 10)
+        sharded = Critic(*(distribute_tensor(p.detach(), mesh, [Shard(0)]).requires_grad_() for p in whole))
+        values = [loss(image, text, critic, Marginal.all_pairs(), fresh_averages(2))[0] for critic in (whole, sharded)]
+        gradients = [torch.autograd.grad(value, list(c)) for value, c in zip(values, (whole, sharded), strict=True)]
+        assert torch.equal(*values)
+        assert all(torch.equal(one, other.full_tensor()) for one, other in zip(*gradients, strict=True))
+    finally:
+        dist.destroy_process_group()
+
+
 def test_an_operator_that_kept_nothing_says_so():
     operands = [tensor.requires_grad_() for tensor in draw_operands(2, 4, 3, 3)]
     joint, _, _ = mine_statistics(*operands, *draw_pairs(4), False)

@@ -5,6 +5,8 @@ import torch
 from rrg_kernels.mine import Marginal
 from rrg_kernels.mine.marginal import marginal_pairs
 
+CPU = torch.device("cpu")
+
 
 @pytest.mark.parametrize("batch", [2, 3, 8, 13])
 def test_every_shift_is_a_derangement(batch):
@@ -41,12 +43,14 @@ def test_shifts_that_bring_a_row_back_are_refused(batch, by):
         Marginal.shifts(batch, by)
 
 
-def test_a_batch_of_one_and_another_batch_size_are_refused():
+def test_a_batch_of_one_and_a_table_for_another_batch_are_refused():
     with pytest.raises(ValueError, match="a batch of 1 has no marginal pairs"):
-        Marginal.all_pairs(with_joint=True).check(1)
+        Marginal.all_pairs(with_joint=True).check(1, CPU)
     with pytest.raises(ValueError, match="permutations of 4 rows for a batch of 5"):
-        Marginal.shifts(4, 1).check(5)
-    Marginal.shifts(2, 1).check(2)
+        Marginal.shifts(4, 1).check(5, CPU)
+    with pytest.raises(ValueError, match=r"permutations on cpu, the batch on meta: write marginal.to\('meta'\)"):
+        Marginal.shifts(4, 1).check(4, torch.device("meta"))
+    Marginal.shifts(2, 1).check(2, CPU)
 
 
 def test_pairs_are_counted():
