@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rrg_kernels.dispatch import choose
-from rrg_kernels.report_ce.reference import Head, RowLosses, chunked_losses, trained_head_losses
+from rrg_kernels.report_ce.reference import Head, RowLosses, chunked_losses
+from rrg_kernels.report_ce.trained import trained_losses
 
 
 class RowStatistics(NamedTuple):
@@ -57,7 +58,7 @@ def report_cross_entropy(
     _check(hidden_rh, weight_vh, labels_r, bias_v, token_weights_r, head, chunk_rows)
     weight_vh, bias_v = _whole(weight_vh), None if bias_v is None else _whole(bias_v)
     if weight_vh.requires_grad or (bias_v is not None and bias_v.requires_grad):
-        return trained_head_losses(hidden_rh, weight_vh, labels_r, bias_v, token_weights_r, head, chunk_rows)
+        return trained_losses(hidden_rh, weight_vh, labels_r, bias_v, token_weights_r, head, chunk_rows)
     gradient = hidden_rh.requires_grad and torch.is_grad_enabled()
     return _frozen_head(hidden_rh, weight_vh, labels_r, bias_v, token_weights_r, *head, chunk_rows, gradient, False)[0]
 

@@ -153,3 +153,31 @@ def test_the_interpreter_refuses_bfloat16(monkeypatch):
     monkeypatch.setenv("RRG_KERNELS", "triton")
     with pytest.raises(KernelError, match="bfloat16"):
         report_cross_entropy(*drawn(4, 6, 21, torch.bfloat16))
+
+
+@pytest.mark.interpreted
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", ["plain", "smoothing"])
+def test_a_trained_head_goes_to_liger_with_the_same_loss_and_gradients(name, monkeypatch):
+    pytest.importorskip("liger_kernel")
+    results = []
+    for value in ("triton", "off"):
+        monkeypatch.setenv("RRG_KERNELS", value)
+        hidden, weight, labels = drawn(9, 16, 50)
+        labels[2] = -100
+        inputs = hidden.requires_grad_(), weight.requires_grad_()
+        losses = report_cross_entropy(*inputs, labels, token_weights_r=torch.arange(9) / 4, **OPTIONS[name])
+        results.append((losses.detach(), *torch.autograd.grad((losses * torch.arange(9)).sum(), inputs)))
+    for ours, theirs in zip(*results, strict=True):
+        assert distance(ours, theirs) <= TOLERANCE[torch.float32]
+
+
+@pytest.mark.interpreted
+def test_what_liger_does_not_know_is_chunked(monkeypatch):
+    from rrg_kernels.report_ce.trained import choose_trained
+
+    monkeypatch.setenv("RRG_KERNELS", "triton")
+    cpu = torch.device("cpu")
+    assert choose_trained(cpu, torch.float32, Head(scale=0.5)).path == "chunked"
+    monkeypatch.setenv("RRG_KERNELS", "auto")
+    assert choose_trained(cpu, torch.float32, Head()) == ("chunked", "the tensors are on the CPU")
