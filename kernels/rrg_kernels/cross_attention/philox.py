@@ -36,11 +36,11 @@ def kept_cells(seed: int, samples: Tensor, queries: int, heads: int, context: in
 def philox(seed: int, counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four words in [0, 2**32) as int64 for each counter; counter words are int64 in [0, 2**32) and broadcast."""
     keys = [seed & WORD, seed >> 32 & WORD]
-    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    c0, c1, c2, c3 = counter  # the first rounds work on small shapes: broadcasting comes with the mixing
     for _ in range(ROUNDS):
         high_a, low_a = _product(MULTIPLIERS[0], c0)
         high_b, low_b = _product(MULTIPLIERS[1], c2)
-        c0, c1, c2, c3 = high_b ^ c1 ^ keys[0], low_b, high_a ^ c3 ^ keys[1], low_a
+        c0, c1, c2, c3 = high_b ^ (c1 ^ keys[0]), low_b, high_a ^ (c3 ^ keys[1]), low_a
         keys = [(key + step) & WORD for key, step in zip(keys, WEYL, strict=True)]
     return c0, c1, c2, c3
 
@@ -48,4 +48,4 @@ def philox(seed: int, counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[T
 def _product(multiplier: int, words: Tensor) -> tuple[Tensor, Tensor]:
     """Upper and lower 32 bits of a product of 32-bit words; int64 wraps modulo 2**64, which leaves both halves right."""
     product = words * multiplier
-    return product >> 32 & WORD, product & WORD
+    return (product >> 32).bitwise_and_(WORD), product.bitwise_and_(WORD)

@@ -73,7 +73,8 @@ def context_tiles(max_context: int, head_dim: int, dtype: torch.dtype) -> Tiles:
     wide = padded_width(head_dim) > 64
     if dtype == torch.float32:
         return Tiles(16, 16 if wide else 32, warps=8, stages=1)
-    if max_context > 32:
+    masked = wide and head_dim < padded_width(head_dim)  # masks of the padding take registers
+    if max_context > 32 and not masked:
         return Tiles(16, 64, warps=8, stages=2)
     return Tiles(32, 32, warps=8 if wide else 4, stages=2)
 

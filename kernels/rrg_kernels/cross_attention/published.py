@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from rrg_kernels.cross_attention import launch
+from rrg_kernels.cross_attention.baseline import padded_eager
 from rrg_kernels.cross_attention.reference import Attention, Needs
-from rrg_kernels.proof.cases import Case
+from rrg_kernels.proof.cases import Case, Counted
 
 _ALL = (torch.bfloat16, torch.float16, torch.float32)
 _TRAINED = (torch.bfloat16,)
@@ -64,3 +65,31 @@ CASES = [
     for name, sizes, dtypes in SIZES
     for dtype in dtypes
 ]
+
+
+def _counted(name: str, size: tuple[int, int, int, int, int], backward: bool) -> Counted:
+    """One head of a published size, whose bytes are in proportion, divided as all its heads together would be."""
+    samples, queries, heads, head_dim, longest = size
+    given = partial(inputs, "cpu", torch.float16, samples, queries, 1, head_dim, longest)
+    plan = launch.plan_forward(samples, queries, heads, longest, head_dim, torch.float16)
+
+    def run() -> list[Tensor]:
+        attention, tensors = Attention(1, head_dim**-0.5), given()
+        out, lse = launch.attend(*tensors, None, longest, attention, plan)
+        if not backward:
+            return [*tensors, out, lse]
+        grad = torch.zeros_like(out)
+        gradients = launch.attend_gradients(grad, *tensors, None, out, lse, longest, attention, Needs())
+        return [*tensors, out, lse, grad, *gradients]
+
+    def unfused() -> None:
+        q, k, v, cu, null_v = (t.requires_grad_(backward and t.is_floating_point()) for t in given())
+        out = padded_eager(q, k, v, cu, null_v, 1, longest, DROPOUT)
+        if backward:
+            out.backward(torch.zeros_like(out))
+
+    passes = "both passes" if backward else "forward"
+    return Counted("cross_attention", f"{name}, one head, float16, {passes}", run, unfused)
+
+
+COUNTED = [_counted(name, size, backward) for name, size, _ in SIZES[:5] for backward in (False, True)]

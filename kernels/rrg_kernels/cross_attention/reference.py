@@ -26,6 +26,8 @@ from torch import Tensor
 
 from rrg_kernels.cross_attention.philox import kept_cells
 
+MASK_CELLS = 2**19  # cells of dropout masks that are drawn together: some 30 MB of integers
+
 
 class Attention(NamedTuple):
     """What is computed, aside from its tensors: heads, factor on the scores, dropout probability and its 63-bit seed."""
@@ -83,8 +85,8 @@ def chunked_attention(
     """(out [B, N, W], log2-sum-exp [B, H, N] float32, +∞ for a query with no context), sample by sample."""
     out = torch.empty(q_bnw.shape, dtype=q_bnw.dtype, device=q_bnw.device)
     lse = out.new_empty((len(out), attention.heads, out.shape[1]), dtype=torch.float32)
-    for b, rows in enumerate(_contexts(cu)):
-        part = _Sample(q_bnw[b], k_tw[rows], bias_t if bias_t is None else bias_t[rows], b, attention)
+    for b, (rows, kept) in enumerate(_contexts(cu, q_bnw.shape[1], attention)):
+        part = _Sample(q_bnw[b], k_tw[rows], bias_t if bias_t is None else bias_t[rows], kept, attention)
         total = part.weights @ _split(v_tw[rows], attention.heads)
         if null_v_w is not None:
             total = total + part.null_weight * _split(null_v_w, attention.heads)
@@ -111,8 +113,8 @@ def chunked_gradients(
     grad_k = k_tw.new_empty(k_tw.shape if needs.k else 0)
     grad_v = v_tw.new_empty(v_tw.shape if needs.v else 0)
     grad_null = _wide(q_bnw).new_zeros((heads, 1, q_bnw.shape[-1] // heads) if null_needed else 0)
-    for b, rows in enumerate(_contexts(cu)):
-        part = _Sample(q_bnw[b], k_tw[rows], bias_t if bias_t is None else bias_t[rows], b, attention)
+    for b, (rows, kept) in enumerate(_contexts(cu, q_bnw.shape[1], attention)):
+        part = _Sample(q_bnw[b], k_tw[rows], bias_t if bias_t is None else bias_t[rows], kept, attention)
         grad = _split(grad_bnw[b], heads)
         if needs.v:
             grad_v[rows] = _join(part.weights.transpose(-1, -2) @ grad)
@@ -132,8 +134,8 @@ def chunked_gradients(
 class _Sample:
     """One sample's softmax and weights [H, N, K]; the weights are after dropout."""
 
-    def __init__(self, q_nw: Tensor, k_kw: Tensor, bias_k: Tensor | None, index: int, attention: Attention) -> None:
-        heads, scale, dropout, seed = attention
+    def __init__(self, q_nw: Tensor, k_kw: Tensor, bias_k: Tensor | None, kept: Tensor | None, attention: Attention) -> None:
+        heads, scale, dropout, _ = attention
         self.q, self.k = _split(q_nw, heads), _split(k_kw, heads)
         scores = self.q @ self.k.transpose(-1, -2) * scale
         if bias_k is not None:
@@ -143,16 +145,25 @@ class _Sample:
         self.weights, self.null_weight = self.softmax, alone.to(scores.dtype)
         # PyTorch's logsumexp of no columns, or of -∞ alone, is -∞; here such queries are marked by +∞.
         self.lse = (scores.logsumexp(-1) / math.log(2.0)).masked_fill(alone[..., 0], math.inf)
-        if dropout:
-            sample = torch.tensor([index], device=q_nw.device)
-            kept = kept_cells(seed, sample, len(q_nw), heads, max(len(k_kw), 1), dropout)[0].to(scores.dtype) / (1.0 - dropout)
-            self.weights = self.softmax * kept[..., : len(k_kw)]
-            self.null_weight = self.null_weight * kept[..., :1]
+        if kept is not None:
+            scaled = kept[..., : max(len(k_kw), 1)].to(scores.dtype) / (1.0 - dropout)
+            self.weights = self.softmax * scaled[..., : len(k_kw)]
+            self.null_weight = self.null_weight * scaled[..., :1]
 
 
-def _contexts(cu: Tensor) -> Iterator[slice]:
+def _contexts(cu: Tensor, queries: int, attention: Attention) -> Iterator[tuple[slice, Tensor | None]]:
+    """Each sample's context rows and dropout mask [H, N, longest K]; masks are drawn for several small samples at a time."""
     bounds = cu.tolist()
-    return (slice(start, end) for start, end in itertools.pairwise(bounds))
+    rows = [slice(start, end) for start, end in itertools.pairwise(bounds)]
+    if not attention.dropout:
+        yield from ((own, None) for own in rows)
+        return
+    longest = max((own.stop - own.start for own in rows), default=0) or 1
+    group = max(1, MASK_CELLS // max(1, attention.heads * queries * longest))
+    for first in range(0, len(rows), group):
+        samples = torch.arange(first, min(first + group, len(rows)), device=cu.device)
+        kept = kept_cells(attention.seed, samples, queries, attention.heads, longest, attention.dropout)
+        yield from zip(rows[first : first + group], kept, strict=True)
 
 
 def _split(rows: Tensor, heads: int) -> Tensor:
