@@ -68,3 +68,16 @@ def test_packed_rows_have_the_hidden_states_and_gradients_of_padded_ones(impleme
         assert not packed or not hidden[~mask].any()
     for packed, padded in zip(*results, strict=True):
         torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-6)
+
+
+def test_a_models_report_loss_is_the_same_packed(drawn_shards, monkeypatch):
+    """The whole path of a training step, with holes before the report, as it runs where flash-attn is chosen."""
+    from rrg.language.causal import CausalLanguage
+    from tests.test_r2gengpt import batch_of, system
+
+    built = system(drawn_shards, "language.prompt='{indication} {image} report :'")
+    batch = batch_of(built)
+    language, prefix = built.model.language, built.model.prefix(batch)[1]
+    padded = language.loss(prefix, batch).nll
+    monkeypatch.setattr(CausalLanguage, "packs", property(lambda self: True))
+    torch.testing.assert_close(language.loss(prefix, batch).nll, padded, rtol=1e-4, atol=1e-5)
