@@ -15,12 +15,13 @@ from torch import Tensor
 
 from rrg_kernels.dispatch import Choice, choose
 from rrg_kernels.mine import launch
+from rrg_kernels.mine.plan import refusal
 from rrg_kernels.mine.reference import Operands, Pairs, chunked_gradients, chunked_statistics
 
 
 def mine_choice(u_sbh: Tensor, weight_gh: Tensor) -> Choice:
     """Which path these tensors take, and why."""
-    return choose("mine", u_sbh.device, u_sbh.dtype, launch.refusal(weight_gh))
+    return choose("mine", u_sbh.device, u_sbh.dtype, refusal(weight_gh))
 
 
 @torch.library.custom_op("rrg_kernels::mine", mutates_args=())

@@ -5,12 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from rrg_kernels.mine import launch
+from rrg_kernels.mine.critic import Critic, concatenated_scores
 from rrg_kernels.mine.marginal import Marginal
+from rrg_kernels.mine.plan import Tiles, choose_tiles, power
 from rrg_kernels.mine.reference import Operands, Pairs
-from rrg_kernels.proof.cases import Case
+from rrg_kernels.proof.cases import Case, Counted
 
+BOUND = 10.0
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _TWO = (torch.bfloat16, torch.float32)
 # name, (batch, first hidden layer, second, permutations or 0 for all pairs), dtypes
@@ -33,7 +37,7 @@ def inputs(
         *(torch.randn(shape, device=device, dtype=dtype) * scale for shape, scale in zip(shapes, scales, strict=True))
     )
     shifts = Marginal.shifts(batch, list(range(1, permutations + 1))) if permutations else Marginal.all_pairs()
-    return given, Pairs(shifts.to(device).partners, False, 10.0)
+    return given, Pairs(shifts.to(device).partners, False, BOUND)
 
 
 def run(dtype: torch.dtype, sizes: tuple[int, int, int, int], device: str) -> None:
@@ -48,3 +52,40 @@ CASES = [
     for name, sizes, dtypes in SIZES
     for dtype in dtypes
 ]
+
+
+def counted(batch: int, width: int, hidden: int, backward: bool, dtype: torch.dtype = torch.float16) -> Counted:
+    """All pairs of a batch. To be quick, tiles take the first layer whole, which changes no count."""
+
+    def launches() -> list[Tensor]:
+        given, pairs = inputs("cpu", dtype, batch, hidden, hidden, 0)
+        tiles = Tiles(*(tile._replace(k=power(hidden)) for tile in choose_tiles(given.weight, batch, False)))
+        joint, marginal, scores = launch.forward(given, pairs, tiles=tiles)
+        moved = [*given, joint, marginal, scores]
+        if backward:
+            upstream = (torch.ones_like(joint), -torch.ones_like(joint))
+            moved += [*upstream, *launch.backward(given, pairs, marginal, scores, *upstream, tiles=tiles)]
+        return moved
+
+    passes = "both passes" if backward else "forward"
+    name = f"all pairs, B {batch}, width {width}, {hidden}-{hidden}, {str(dtype).removeprefix('torch.')}, {passes}"
+    return Counted("mine", name, launches, partial(concatenated, batch, width, hidden, backward, dtype))
+
+
+def concatenated(batch: int, width: int, hidden: int, backward: bool, dtype: torch.dtype) -> None:
+    """The same estimate written the usual way, on the meta device: every pair put together, for both sources."""
+    image, text, fused = (torch.empty(batch, width, dtype=dtype, device="meta", requires_grad=True) for _ in range(3))
+    layers = ((2 * width, hidden), (hidden, hidden), (hidden, 1))
+    critic = Critic.of(*(torch.nn.Linear(*sides, dtype=dtype, device="meta") for sides in layers))
+    rows, columns = (torch.empty(batch * batch, dtype=torch.long, device="meta") for _ in range(2))
+    joint = torch.empty(batch * batch, dtype=torch.bool, device="meta")
+    information = []
+    for source in (image, text):
+        scores = concatenated_scores(source[rows], fused[columns], critic, BOUND).float()
+        marginal = scores.masked_fill(joint, -torch.inf).logsumexp(0)
+        information.append(scores.masked_fill(~joint, 0.0).sum() / batch - marginal)
+    if backward:
+        (-sum(information)).backward()  # type: ignore[union-attr]
+
+
+COUNTED = [counted(256, 256, 256, backward) for backward in (False, True)]

@@ -7,7 +7,7 @@ import torch
 from rrg_kernels.dispatch import KernelError, choices
 from rrg_kernels.mine import Marginal, fresh_averages, mine_information
 from rrg_kernels.mine.function import mine_choice, mine_gradients, mine_statistics
-from rrg_kernels.mine.launch import WIDEST, rectangles
+from rrg_kernels.mine.plan import WIDEST, rectangles, refusal
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.kernels.mine.oracle import draw_critic, draw_operands, draw_pairs
@@ -120,7 +120,6 @@ def test_a_wide_critic_is_left_to_pytorch(monkeypatch):
     monkeypatch.delenv("RRG_KERNELS", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     from rrg_kernels.dispatch import choose
-    from rrg_kernels.mine.launch import refusal
 
     why = refusal(torch.empty(8, WIDEST + 1, device="meta"))
     assert choose("mine", torch.device("cuda"), torch.float32, why) == (

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rrg_kernels.mine import Marginal, fresh_averages, mine_information
+from rrg_kernels.mine import Marginal, fresh_averages, mine_information, plan
 from rrg_kernels.mine.reference import Operands, chunked_gradients, chunked_statistics
 
 from tests.kernels.mine.oracle import distance, draw_critic, draw_operands, draw_pairs, oracle
@@ -20,16 +20,16 @@ def holes_show():
     torch.use_deterministic_algorithms(False)
 
 
-def kernels(operands, pairs, upstream=UPSTREAM):
+def kernels(operands, pairs, upstream=UPSTREAM, tiles=None):
     from rrg_kernels.mine import launch
 
-    joint, marginal, scores = launch.forward(operands, pairs)
-    return joint, marginal, launch.backward(operands, pairs, marginal, scores, *upstream)
+    joint, marginal, scores = launch.forward(operands, pairs, tiles=tiles)
+    return joint, marginal, launch.backward(operands, pairs, marginal, scores, *upstream, tiles=tiles)
 
 
-def check(operands, pairs, tolerance, upstream=UPSTREAM):
-    upstream = upstream[:, : len(operands.u)]
-    joint, marginal, gradients = kernels(operands, pairs, upstream)
+def check(operands, pairs, tolerance, tiles=None):
+    upstream = UPSTREAM[:, : len(operands.u)]
+    joint, marginal, gradients = kernels(operands, pairs, upstream, tiles)
     # Half precision rounds the first layer before the product, as PyTorch would; at a kink that moves a gradient as a whole.
     rounded = operands.u.dtype if operands.u.dtype != torch.float32 else None
     true_joint, true_marginal, true_gradients = oracle(operands, pairs, *upstream, rounded)
@@ -63,11 +63,9 @@ def test_values_and_gradients(batch, first, second, sources, permutations, with_
 def test_programs_that_own_several_tiles_add_them_up(permutations, monkeypatch):
     from rrg_kernels.mine import launch
 
-    small = launch.Tile(4, 4, 16, 16, 8, 2)
-    for name in ("forward_tile", "pairs_tile", "weights_tile"):
-        monkeypatch.setattr(launch, name, lambda *_: small)
     monkeypatch.setattr(launch, "PROGRAMS", 4)
-    check(draw_operands(0, 11, 20, 18), draw_pairs(11, permutations), 1e-5)
+    monkeypatch.setattr(plan, "PROGRAMS", 4)
+    check(draw_operands(0, 11, 20, 18), draw_pairs(11, permutations), 1e-5, plan.Tiles(*[plan.Tile(4, 4, 16, 16)] * 3))
 
 
 def test_the_number_of_programs_changes_no_more_than_rounding(monkeypatch):
@@ -77,6 +75,7 @@ def test_the_number_of_programs_changes_no_more_than_rounding(monkeypatch):
     wide = kernels(operands, pairs)
     again = kernels(operands, pairs)
     monkeypatch.setattr(launch, "PROGRAMS", 2)
+    monkeypatch.setattr(plan, "PROGRAMS", 2)
     narrow = kernels(operands, pairs)
     for one, other, few in zip((*wide[:2], *wide[2]), (*again[:2], *again[2]), (*narrow[:2], *narrow[2]), strict=True):
         assert torch.equal(one, other)
