@@ -178,7 +178,7 @@ class _Watch:
 
     def _touch(self, kind: dict[int, _Sectors], ptrs: Any, mask: Any) -> int:
         """Note the sectors under the mask; their elements' bytes."""
-        addresses = ptrs.data[np.broadcast_to(mask.data, ptrs.data.shape)]
+        addresses = ptrs.data[np.broadcast_to(mask.data.astype(bool), ptrs.data.shape)]
         if addresses.size:
             kind[self._program // self._wave].add(addresses // SECTOR)
         return addresses.size * max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
