@@ -189,7 +189,8 @@ class BlockCache:
             view = memoryview(data)
             while view:
                 view = view[os.write(file, view) :]
-            part.replace(path)
+            with self._locked():  # who sums up what is there must not miss a file between its two names
+                part.replace(path)
         except OSError:
             part.unlink(missing_ok=True)
             self._release(len(data))
