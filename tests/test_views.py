@@ -114,7 +114,7 @@ def test_recipes_that_are_meant():
         ["data.stitch=true", "vision.resize=pad", "connector.views=concat", "data.max_views=4"],
         ["data.stitch=true", "vision.kind=none", "connector.kind=words", "train.validate_reports=false"],
     ):
-        load_recipe("tiny/r2gengpt_iu", overrides)
+        assert load_recipe("tiny/r2gengpt_iu", overrides).value.data.stitch
 
 
 def test_the_margin_of_a_stitched_picture_may_be_the_encoders_mean(shards):

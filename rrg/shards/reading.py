@@ -55,10 +55,11 @@ class Reading:
     @property
     def folder(self) -> Path:
         """Where the cache lies."""
-        return Path(self.cache_dir).expanduser() if self.cache_dir else _cache_root() / "shards"
+        return Path(self.cache_dir).expanduser() if self.cache_dir else cache_root() / "shards"
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """Where rrg keeps what it can make or fetch again: `$RRG_CACHE`, or `~/.cache/rrg`."""
     return Path(os.environ.get("RRG_CACHE") or Path.home() / ".cache" / "rrg")
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from rrg.batching.film_policy import FilmPolicy
 from rrg.shards.reader import ShardSet
+from rrg.shards.reading import cache_root
 from rrg.vision.feature_cache import CacheIdentity, FeatureCache
-from rrg.vision.model_cache import cache_root
 
 if TYPE_CHECKING:
     import torch

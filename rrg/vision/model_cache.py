@@ -14,11 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rrg.errors import UserError
-
-
-def cache_root() -> Path:
-    """`$RRG_CACHE`, or `~/.cache/rrg`."""
-    return Path(os.environ.get("RRG_CACHE") or Path.home() / ".cache" / "rrg")
+from rrg.shards.reading import cache_root
 
 
 def packaged_file(package: str, path: str, command: str, name: str) -> Path:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rrg.errors import UserError
-from rrg.vision.model_cache import cache_root, convert_once, packaged_file
+from rrg.shards.reading import cache_root
+from rrg.vision.model_cache import convert_once, packaged_file
 
 
 @pytest.fixture
