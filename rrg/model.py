@@ -53,8 +53,8 @@ class ReportGenerator(nn.Module):
     def forward(self, batch: Batch) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
         """Per objective: (sum over the micro-batch, values to log). The step divides by the global counts."""
         tokens, prefix = self.prefix(batch)
-        embeds, mask = (None, None) if prefix is None else (prefix.embeds, prefix.mask)
-        outputs = Outputs(tokens, embeds, self.language.loss(prefix, batch), mask)
+        embeds, mask, code = (None, None, None) if prefix is None else (prefix.embeds, prefix.mask, prefix.code)
+        outputs = Outputs(tokens, embeds, self.language.loss(prefix, batch), mask, code)
         return {name: objective(outputs, batch) for name, objective in self.objectives.items()}
 
     @torch.no_grad()
@@ -74,9 +74,12 @@ def build_model(recipe: Recipe, context: BuildContext) -> ReportGenerator:
         embedding_std=None if context.meta else float(weight.detach().float().std()),
         embed=language.embed,
         prior=recipe.data.prior == "films",
+        language=language,
+        ngrams=context.ngrams,
     )
     connector = CONNECTOR.build(recipe.connector, context=context)
     if context.meta and connector is not None:
         connector = connector.to("meta")
+    context.facts["code_width"] = getattr(connector, "code_width", None)
     objectives = {name: OBJECTIVE.build(options, context=context) for name, options in recipe.objectives.items()}
     return ReportGenerator(vision, connector, language, objectives)

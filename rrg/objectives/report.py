@@ -20,6 +20,7 @@ class Outputs(NamedTuple):
     prefix: Tensor | None  # [B, M, H]
     language: LanguageOutput
     prefix_mask: Tensor | None = None  # [B, M] bool; None where every token is real
+    code: Tensor | None = None  # [B, k]: the connector's image code, for alignment with the report
 
 
 class ReportObjective(nn.Module):
