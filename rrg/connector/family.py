@@ -1,8 +1,9 @@
 """The connector parts of a recipe: options by kind, and what builds them.
 
 A builder reads from the context's facts: `vision_width` (D), `language_width` (H), `embedding_std` (standard deviation of the
-language model's input embeddings, None on the meta device), `embed` (token ids → embeddings) and `prior` (whether films of the
-previous study are among the views).
+language model's input embeddings, None on the meta device), `embed` (token ids → embeddings), `language` (the language part),
+`ngrams` (texts of the n-gram table in the order of their ids, or None) and `prior` (whether films of the previous study are among
+the views).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
 from rrg.config.ranges import check_number
-from rrg.config.schema import option
+from rrg.config.schema import check_choice, option
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
+    from rrg.connector.cmeaa import EnhancementAlignmentAdapter
     from rrg.connector.projection import Projection
     from rrg.connector.words import WordSlot
 
@@ -63,6 +65,48 @@ class MlpOptions(ProjectionOptions):
 
 
 @dataclass
+class CmeaaOptions(ProjectionOptions):
+    kind: str = option("cmeaa", "tokens enhanced by the study's n-grams and aligned with the report (CmEAA)")
+    enhance: bool = option(True, "cross-modal enhancement by n-grams; needs observations.ngrams")
+    align: bool = option(True, "the aligner's image side: a code for the objective `mine`, decoded into the prefix")
+    project: str = option("each", "to the language model's width: each (of the three terms) | after (one Linear after their sum)")
+    code_width: int = option(256, "align: width of the image code")
+    adapter_hidden: int = option(8, "RepAdapters: width of the down-projection that both share")
+    adapter_groups: int = option(2, "RepAdapters: groups of the up-projection")
+    adapter_scale: float = option(1.0, "RepAdapters: factor on what they add")
+    temperature: float = option(1.0, "enhance: of the softmax over the two weights of a study")
+    ngram_reading: str = option(
+        "embedding", "enhance: an n-gram is the mean of its pieces' input embeddings (embedding) or last hidden states (hidden)"
+    )
+    context_width: int = option(0, "enhance: width of the n-grams where tokens look at them; 0 is the visual width")
+    heads: int = option(8, "enhance: attention heads; they divide the visual and the context width")
+    feedforward: int = option(0, "enhance: hidden width of the feed-forward; 0 is twice the visual width")
+    dropout: float = option(0.1, "in RepAdapters, on attention weights and in the feed-forward")
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        if not (self.enhance or self.align):
+            raise UserError(
+                f"{path}.enhance, {path}.align: both off leave an adapter that folds into a Linear; write {path}.kind: linear"
+            )
+        check_choice(f"{path}.project", self.project, ("each", "after"))
+        check_choice(f"{path}.ngram_reading", self.ngram_reading, ("embedding", "hidden"))
+        for name, least in (("code_width", 1), ("adapter_hidden", 1), ("adapter_groups", 1), ("heads", 1)):
+            check_number(f"{path}.{name}", getattr(self, name), least=least)
+        for name in ("context_width", "feedforward"):
+            check_number(f"{path}.{name}", getattr(self, name), least=0)
+        for name in ("adapter_scale", "temperature"):
+            check_number(f"{path}.{name}", getattr(self, name), above=0)
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"{path}.dropout: {self.dropout}; write a probability from 0 to below 1")
+        if self.adapter_hidden % self.adapter_groups:
+            raise UserError(
+                f"{path}.adapter_groups: {self.adapter_groups} does not divide adapter_hidden {self.adapter_hidden}; "
+                "write a divisor of it"
+            )
+
+
+@dataclass
 class WordsOptions:
     kind: str = option("words", "text-only stages: the image slot holds embeddings of the report's own words, shuffled")
     slots: int = option(24, "prefix tokens M")
@@ -103,6 +147,18 @@ def build_mlp(options: MlpOptions, context: BuildContext) -> Projection:
     facts = context.facts
     hidden = options.hidden or facts["language_width"]
     return Projection(mlp(facts["vision_width"], hidden, facts["language_width"]), options, facts)
+
+
+@CONNECTOR.kind("cmeaa", CmeaaOptions)
+def build_cmeaa(options: CmeaaOptions, context: BuildContext) -> EnhancementAlignmentAdapter:
+    """CmEAA: RepAdapters, enhancement by the study's n-grams, and the image side of an alignment with the report."""
+    from rrg.connector.cmeaa import EnhancementAlignmentAdapter
+    from rrg.connector.ngram_embedding import NgramEmbedding, ngram_table
+
+    ngrams = None
+    if options.enhance:
+        ngrams = NgramEmbedding(ngram_table(context.facts, options.ngram_reading, meta=context.meta))
+    return EnhancementAlignmentAdapter(options, context.facts, ngrams)
 
 
 @CONNECTOR.kind("words", WordsOptions)

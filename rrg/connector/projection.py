@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rrg.batching.batch import Batch, Prefix
-from rrg.connector.times import BUCKETS, time_bucket
-from rrg.data.projections import KINDS
+from rrg.connector.views import ViewMerging
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,90 +28,36 @@ def mlp(width: int, hidden: int, out: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
 
 
-class Projection(nn.Module):
-    """Visual tokens [B, V, N, D] to a prefix: views merged, projected, normalised.
+class Projection(ViewMerging):
+    """Visual tokens [B, V, N, D] to a prefix: views merged (see `ViewMerging`), projected, normalised.
 
-    `mean` averages the views that are there *before* projecting: [B, N, H] (identical views give what one view gives). `concat`
-    keeps every view's tokens, with a learned embedding per place of a film in its study: [B, V·N, H], absent views masked.
-
-    Films of the prior (`facts["prior"]`) carry an embedding of the days since; `mean` averages them apart from the study's own
-    and hands them on behind: [B, 2·N, H], masked where there is no prior. `kind_embedding` adds one of each film's projection.
-    Every embedding starts at zero. Places where `view_mask` is false have no influence, whatever stands there.
+    `mean` averages the views *before* projecting: [B, N, H], and with priors [B, 2·N, H]; `concat` gives [B, V·N, H].
     """
 
     def __init__(self, project: nn.Module, options: ProjectionOptions, facts: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.views = options.views
+        super().__init__(options, facts)
         self.project = project
-        width = facts["vision_width"]
-        self.norm = nn.LayerNorm(facts["language_width"]) if options.layer_norm else nn.Identity()
-        if options.views == "concat":
-            self.view_embedding = nn.Parameter(torch.zeros(options.max_views, width))
-        self.kind_embedding = nn.Parameter(torch.zeros(len(KINDS), width)) if options.kind_embedding else None
-        self.time_embedding = nn.Parameter(torch.zeros(BUCKETS, width)) if facts.get("prior") else None
-        self._scale(options.prefix_scale, facts.get("embedding_std"))
-
-    def _scale(self, prefix_scale: str, embedding_std: float | None) -> None:
-        if prefix_scale == "one":
-            return
-        if isinstance(self.norm, nn.Identity):
-            raise UserError("connector.prefix_scale: acts on the LayerNorm; write layer_norm: true, or prefix_scale: one")
-        gain = embedding_std if prefix_scale == "embedding" else float(prefix_scale)
-        if gain is not None:
-            nn.init.constant_(self.norm.weight, gain)
+        self.norm = prefix_norm(options, facts)
 
     def forward(self, tokens: Tensor, batch: Batch) -> Prefix:
         """`tokens` [B, V, N, D] → prefix."""
-        mask = batch.view_mask
-        # Chosen, not multiplied: what stands in place of an absent view may be anything, infinite too.
-        x_bvnd = torch.where(mask[:, :, None, None], self._marked(tokens, batch), 0)
-        merged, token_mask = self._mean(x_bvnd, batch) if self.views == "mean" else self._concat(x_bvnd, mask)
-        return Prefix(self.norm(self.project(merged)), token_mask)
-
-    def _marked(self, x_bvnd: Tensor, batch: Batch) -> Tensor:
-        """The tokens of every view with what is known of it: place in its study, projection, days before the study."""
-        if self.kind_embedding is not None:
-            x_bvnd = x_bvnd + F.embedding(batch.view_kinds, self.kind_embedding)[:, :, None]
-        if self.time_embedding is not None:  # row 0 is the study itself: never anything but zero
-            x_bvnd = x_bvnd + F.embedding(time_bucket(batch.view_days), self.time_embedding, padding_idx=0)[:, :, None]
-        if self.views == "concat":
-            x_bvnd = x_bvnd + F.embedding(self._places(batch), self.view_embedding)[:, :, None]
-        return x_bvnd
-
-    def _places(self, batch: Batch) -> Tensor:
-        """[B, V] long: the place of a film among those of its own study. Padding does not count, wherever it stands."""
-        own, before = batch.own_mask, batch.view_mask & ~batch.own_mask
-        places = torch.where(own, own.cumsum(1), before.cumsum(1)).sub(1).clamp_min(0)
-        most = len(self.view_embedding)
-        if most < places.shape[1] and most <= int(places.max()):
-            raise UserError(
-                f"connector.max_views: {most}, but a study of this batch has {int(places.max()) + 1} views; raise it, or lower "
-                "data.max_views"
-            )
-        return places
-
-    def _mean(self, x_bvnd: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        if self.time_embedding is None:
-            return _masked_mean(x_bvnd, batch.view_mask), None
-        own = batch.own_mask
-        before = batch.view_mask & ~own
-        if not bool(before.any()):
-            return _masked_mean(x_bvnd, own), None
-        merged = torch.cat([_masked_mean(x_bvnd, own), _masked_mean(x_bvnd, before)], 1)
-        there = torch.stack([torch.ones_like(own[:, 0]), before.any(1)], 1)
-        return merged, _token_mask(there, x_bvnd.shape[2])
-
-    @staticmethod
-    def _concat(x_bvnd: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        return x_bvnd.flatten(1, 2), _token_mask(mask, x_bvnd.shape[2])
+        merged, mask = self.merge(tokens, batch)
+        return Prefix(self.norm(self.project(merged)), mask)
 
 
-def _masked_mean(x_bvnd: Tensor, mask: Tensor) -> Tensor:
-    """[B, N, D], over the views where `mask` [B, V] is true; zero where there is none."""
-    weights = mask.to(x_bvnd.dtype)[:, :, None, None]
-    return torch.where(mask[:, :, None, None], x_bvnd, 0).sum(1) / weights.sum(1).clamp_min(1)
+def prefix_norm(options: ProjectionOptions, facts: Mapping[str, Any]) -> nn.Module:
+    """The LayerNorm over the prefix [B, M, H] with the gain that `prefix_scale` says; nothing where `layer_norm` is off.
 
-
-def _token_mask(mask: Tensor, tokens: int) -> Tensor | None:
-    """[B, V] → [B, V·N], None where every view is there."""
-    return None if bool(mask.all()) else mask.repeat_interleave(tokens, 1)
+    Raises:
+        UserError: a gain for a norm that is off.
+    """
+    if not options.layer_norm:
+        if options.prefix_scale != "one":
+            raise UserError("connector.prefix_scale: acts on the LayerNorm; write layer_norm: true, or prefix_scale: one")
+        return nn.Identity()
+    norm = nn.LayerNorm(facts["language_width"])
+    if options.prefix_scale != "one":
+        gain = facts.get("embedding_std") if options.prefix_scale == "embedding" else float(options.prefix_scale)
+        if gain is not None:  # not known on the meta device
+            nn.init.constant_(norm.weight, gain)
+    return norm
