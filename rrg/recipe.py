@@ -19,6 +19,7 @@ from rrg.errors import UserError
 from rrg.language.decoding import Decoding
 from rrg.language.family import LANGUAGE
 from rrg.objectives.family import OBJECTIVE
+from rrg.observations.options import ObservationOptions
 from rrg.shards.reading import Reading
 from rrg.vision.family import VISION
 
@@ -138,6 +139,9 @@ class TrainOptions:
     eps: float = option(1e-8, "AdamW")
     weight_decay: float = option(0.01, "AdamW, on all trained tensors as published")
     clip_norm: float = option(0.0, "largest gradient norm; 0 is no clipping (as published)")
+    clip_norm_of: dict[str, float] = option(
+        {}, "largest gradient norm of some parameters, clipped first: prefix of their names -> norm, as {objectives.mine: 1.0}"
+    )
     schedule: ScheduleOptions = section(ScheduleOptions, "learning rate over time: a pure function of the step")
     max_nonfinite: int = option(0, "steps with a non-finite loss or gradient to skip before giving up")
     checkpoint_every: int = option(500, "steps between checkpoints")
@@ -162,6 +166,8 @@ class TrainOptions:
         for name, rate in self.lr_by_part.items():
             check_choice(f"{path}.lr_by_part", name, ("vision", "connector", "language", "objectives"))
             check_number(f"{path}.lr_by_part.{name}", rate, above=0)
+        for name, norm in self.clip_norm_of.items():
+            check_number(f"{path}.clip_norm_of.{name}", norm, above=0)
         for name, weight in self.select.items():
             check_number(f"{path}.select.{name}", weight)
         if not self.select:
@@ -196,6 +202,7 @@ class Recipe:
     seed: int = option(42, "one seed for order, augmentation, initial weights and dropout")
     data: DataOptions = section(DataOptions, "what is read")
     augment: AugmentOptions = section(AugmentOptions, "what is done to training films")
+    observations: ObservationOptions = section(ObservationOptions, "n-grams of observations that go with the films")
     vision: Any = part(VISION, "swin", "films to visual tokens")
     connector: Any = part(CONNECTOR, "linear", "visual tokens to the prefix of the prompt")
     language: Any = part(LANGUAGE, "causal_lm", "prefix and prompt to the report")
@@ -204,6 +211,11 @@ class Recipe:
     generate: GenerateOptions = section(GenerateOptions, "how reports are written")
     score: ScoreOptions = section(ScoreOptions, "how they are scored")
     stages: dict[str, Any] = option({}, "stages trained before this one, in order: name -> what differs from this recipe")
+
+    @property
+    def reads_ngrams(self) -> bool:
+        """Whether n-grams go with the films of a study; a text-only stage inherits the section and reads none."""
+        return bool(self.observations.ngrams) and self.vision.kind != "none"
 
     def check(self, path: str) -> None:
         for key in ("name", "output"):
@@ -219,8 +231,10 @@ class Recipe:
         if self.vision.kind == "none" and self.train.validate_reports and self.train.validate_every:
             raise UserError("train.validate_reports: a text-only stage writes no reports of films; write false")
         for name, objective in self.objectives.items():
-            if objective.kind in ("words", "observations") and self.vision.kind == "none":
+            if objective.kind in ("words", "observations", "mine") and self.vision.kind == "none":
                 raise UserError(f"objectives.{name}: needs films, and vision.kind is none; write {name}: null")
+            if objective.kind == "mine" and not getattr(self.connector, "align", False):
+                raise UserError(f"objectives.{name}: needs connector.align: true, on one that has it; or write {name}: null")
         scored = get_protocol(self.score.protocol).section
         if scored != self.data.section:
             raise UserError(

@@ -18,6 +18,7 @@ from rrg.data.protocols import section_text
 from rrg.errors import UserError
 from rrg.language.prompts import Prompt
 from rrg.model import ReportGenerator, build_model
+from rrg.observations.study_ngrams import StudyNgrams
 from rrg.recipe import Recipe
 from rrg.shards.reader import DamagedSample, ShardSet
 from rrg.vision.feature_cache import FeatureCache
@@ -66,13 +67,15 @@ class System:
     model: ReportGenerator
     tokeniser: Tokeniser
     root: Path | None
+    ngrams: StudyNgrams | None = None
 
     @classmethod
     def build(cls, recipe: Recipe, root: Path | None, train: ShardSet | None) -> System:
         """Seeded: equal recipes give equal initial weights. `train` gives the texts that a tokenizer may be made from."""
 
         texts = None if train is None else functools.partial(_texts, train, recipe)
-        context = BuildContext(run=root, train_texts=texts)
+        ngrams = StudyNgrams(recipe.observations, recipe.data.section) if recipe.reads_ngrams else None
+        context = BuildContext(run=root, train_texts=texts, ngrams=None if ngrams is None else ngrams.table.ngrams)
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, context)
         tokeniser = Tokeniser(
@@ -82,7 +85,7 @@ class System:
             cleaning=recipe.data.cleaning,
             max_report_tokens=recipe.language.max_report_tokens,
         )
-        return cls(recipe, model, tokeniser, root)
+        return cls(recipe, model, tokeniser, root, ngrams)
 
     @functools.cached_property
     def _store(self) -> FeatureStore:
@@ -112,7 +115,12 @@ class System:
         return self._store.open(shards)
 
     def films(self, shards: ShardSet, cache: FeatureCache | None = None) -> Films:
-        """What the vision part reads from `shards`; `cache` holds the features of that split."""
+        """What the vision part reads from `shards`, with the n-grams; `cache` holds the features of that split.
+
+        Raises UserError where the recipe reads n-grams and studies lack the labels that tell which.
+        """
+        if self.ngrams is not None:
+            self.ngrams.check(shards, self.recipe.data.damage_budget)
         vision = self.model.vision
         return Films(
             shards,
@@ -122,4 +130,5 @@ class System:
             self.recipe.data.films,
             seed=self.recipe.seed,
             prior=self.recipe.data.prior == "films",
+            ngrams=self.ngrams,
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rrg.batching.batch import Batch
 from rrg.batching.tokenise import Tokens
@@ -20,6 +20,7 @@ class Item:
     """One study, ready to be batched: `films` [V, 3, S, S] or `features` [V, N, D], or neither in text-only stages.
 
     `kinds` and `days` have one entry per view, as in `Batch`; left empty, every view is the study's own, of unknown projection.
+    `ngrams` are places in the n-gram table: None where the recipe reads none, empty where the study has none.
     """
 
     study: str
@@ -30,6 +31,7 @@ class Item:
     kinds: Sequence[int] = ()
     days: Sequence[float] = ()
     prior_absent: bool = False
+    ngrams: Sequence[int] | None = None
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -40,6 +42,7 @@ def collate(items: Sequence[Item]) -> Batch:
     films, view_mask = _stack_views([item.films for item in items])
     features, feature_mask = _stack_views([item.features for item in items])
     view_mask = feature_mask if films is None else view_mask
+    ngram_ids, ngram_mask = _ngrams([item.ngrams for item in items])
     return Batch(
         studies=[item.study for item in items],
         pixel_values=films,
@@ -54,6 +57,8 @@ def collate(items: Sequence[Item]) -> Batch:
         report_ids=report_ids,
         report_mask=report_mask,
         labels=torch.tensor([[item.labels.get(name, UNSAID) for name in OBSERVATIONS] for item in items], dtype=torch.int8),
+        ngram_ids=ngram_ids,
+        ngram_mask=ngram_mask,
         truncated=sum(item.tokens.truncated for item in items),
         priors_absent=sum(item.prior_absent for item in items),
     )
@@ -68,6 +73,15 @@ def _pad(rows: Sequence[list[int]], *, left: bool) -> tuple[Tensor, Tensor]:
         ids[place, part] = torch.tensor(row, dtype=torch.long)
         mask[place, part] = True
     return ids, mask
+
+
+def _ngrams(rows: Sequence[Sequence[int] | None]) -> tuple[Tensor | None, Tensor | None]:
+    """[B, K] and its mask, K the longest of the micro-batch and at least 1: a column to point at where no study has an n-gram."""
+    if any(row is None for row in rows):
+        return None, None
+    ids, mask = _pad([list(row) for row in rows if row is not None], left=False)
+    absent = int(ids.shape[1] == 0)
+    return nn.functional.pad(ids, (0, absent)), nn.functional.pad(mask, (0, absent))
 
 
 def _stack_views(stacks: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor]:

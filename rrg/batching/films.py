@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,13 @@ from rrg.batching.tokenise import Tokeniser, Tokens
 from rrg.data.study import Study
 from rrg.shards.ledger import Place
 from rrg.shards.reader import DamagedSample, ShardSet
+
+
+class NgramSource(Protocol):
+    """What tells the n-grams of a study."""
+
+    def ids(self, study: Study) -> tuple[int, ...]:
+        """Places in the n-gram table. Raises UserError where the study has no labels that a model may be given."""
 
 
 class FeatureSource(Protocol):
@@ -39,7 +47,8 @@ class Shown:
 
 
 class Films:
-    """The studies of one split. `prior`: whether the films of a study's prior are read too, after its own."""
+    """The studies of one split. `prior`: whether the films of a study's prior are read too, after its own. `ngrams`: what tells
+    the n-grams that go with the films of a study; None where the recipe reads none."""
 
     def __init__(
         self,
@@ -50,19 +59,23 @@ class Films:
         policy: FilmPolicy,
         seed: int,
         prior: bool = False,
+        ngrams: NgramSource | None = None,
     ) -> None:
         self.shards, self._cache, self._policy, self._seed = shards, cache, policy, seed
         self._preprocessing, self._augmentation = preprocessing, augmentation
         self._prior_films = prior and (cache is not None or preprocessing is not None)
+        self._ngrams = ngrams
         self._links: Priors | None = None
 
     def blank(self, tokens: Tokens) -> Item:
         """A study without films or text, for a micro-batch of which nothing could be read."""
+        none = None if self._ngrams is None else ()
         if self._cache is not None:
-            return Item("", tokens, features=torch.zeros(1, *self._cache.shape))
+            return Item("", tokens, features=torch.zeros(1, *self._cache.shape), ngrams=none)
         if self._preprocessing is None:
-            return Item("", tokens)
-        return Item("", tokens, films=torch.zeros(1, 3, self._preprocessing.size, self._preprocessing.size))
+            return Item("", tokens, ngrams=none)
+        size = self._preprocessing.size
+        return Item("", tokens, films=torch.zeros(1, 3, size, size), ngrams=none)
 
     def text(self, index: int, tokeniser: Tokeniser) -> tuple[Study, Study | None]:
         """What the tokeniser reads: the study without its films, and its prior where the prompt has a place for it.
@@ -89,10 +102,14 @@ class Films:
         index = self._priors.find(own.study) if wanted else None
         if index is None:
             absent = wanted and own.study.prior is not None
-            return _item(own, None, tokeniser(own.study), prior_absent=absent)
+            return self._item(own, None, tokeniser(own.study), prior_absent=absent)
         before = self._of_prior(own.study, index, films=self._prior_films, place=place, augment=augment)
         tokens = tokeniser(own.study, before.study if tokeniser.reads_prior else None)
-        return _item(own, before, tokens)
+        return self._item(own, before, tokens)
+
+    def _item(self, own: Shown, prior: Shown | None, tokens: Tokens, prior_absent: bool = False) -> Item:
+        item = _item(own, prior, tokens, prior_absent)
+        return item if self._ngrams is None else dataclasses.replace(item, ngrams=self._ngrams.ids(own.study))
 
     @property
     def _priors(self) -> Priors:

@@ -19,7 +19,8 @@ FILMS = ("own", "shuffled", "blank")
 
 class ShuffledFilms(Films):
     """Every study is shown the films of another one (and of that one's prior, where priors are read): a seeded cyclic shift of a
-    shuffled order, so that none keeps its own. Text is the study's own."""
+    shuffled order, so that none keeps its own. Text is the study's own; n-grams, which stand for what is on the films, go with
+    them."""
 
     def __init__(self, films: Films, seed: int) -> None:
         self.__dict__.update(vars(films))
@@ -39,7 +40,7 @@ class ShuffledFilms(Films):
 
 
 class BlankFilms(Films):
-    """Every film is uniformly the training mean (zero after normalisation)."""
+    """Every film is uniformly the training mean (zero after normalisation), and no n-gram goes with it."""
 
     def __init__(self, films: Films) -> None:
         self.__dict__.update(vars(films))
@@ -48,7 +49,8 @@ class BlankFilms(Films):
         own = super().item(place, tokeniser, augment=augment)
         if own.films is None:
             raise UserError("films=blank: needs films, and this recipe reads cached features; generate with vision.cache=''")
-        return dataclasses.replace(own, films=torch.zeros_like(own.films), labels={})
+        none = None if own.ngrams is None else ()
+        return dataclasses.replace(own, films=torch.zeros_like(own.films), labels={}, ngrams=none)
 
 
 def substituted(films: Films, which: str, seed: int) -> Films:

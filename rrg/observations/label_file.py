@@ -69,13 +69,20 @@ class LabelFile:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __contains__(self, study: str) -> bool:
+        return study in self._rows
+
     def labels(self, study: Study) -> dict[str, int]:
         """The study's line. Raises UserError where there is none, or where it was written for another split."""
-        if study.id not in self._rows:
-            raise UserError(f"{self.path}: no labels for study {study.id}; write them for split {study.split!r} too")
-        split, labels = self._rows[study.id]
-        if split != study.split:
-            raise UserError(f"{self.path}: study {study.id} was of split {split!r}, now it is of {study.split!r}; write it again")
+        return self.of(study.id, study.split)
+
+    def of(self, study: str, split: str) -> dict[str, int]:
+        """As `labels`, of a study that is known by id and split."""
+        if study not in self:
+            raise UserError(f"{self.path}: no labels for study {study}; write them for split {split!r} too")
+        former, labels = self._rows[study]
+        if former != split:
+            raise UserError(f"{self.path}: study {study} was of split {former!r}, now it is of {split!r}; write it again")
         return dict(labels)
 
 

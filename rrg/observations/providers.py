@@ -93,10 +93,15 @@ class CsvLabels:
 
     def labels(self, study: Study) -> dict[str, int]:
         """The study's row. Raises UserError where the table has none."""
-        for key in (study.id, study.id.removeprefix("s")):
-            if key in self._rows:
-                return dict(self._rows[key])
-        raise UserError(f"{self.path}: no row for study {study.id}; add it or take labels from the reports")
+        if study.id not in self:
+            raise UserError(f"{self.path}: no row for study {study.id}; add it or take labels from the reports")
+        return dict(self._rows[self._row(study.id)])
+
+    def __contains__(self, study: str) -> bool:
+        return self._row(study) in self._rows
+
+    def _row(self, study: str) -> str:
+        return study if study in self._rows else study.removeprefix("s")
 
     def _add(self, number: int, row: Mapping[str, str | None]) -> None:
         study = (row[self._key] or "").strip()
