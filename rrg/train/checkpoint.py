@@ -41,6 +41,7 @@ class State:
     skipped: int = 0  # steps skipped for non-finite values
     truncated: int = 0  # reports cut at max_report_tokens so far
     best: dict[str, Any] = field(default_factory=dict)  # {"step", "score"} of the best validation so far
+    inputs: dict[str, str] = field(default_factory=dict)  # digests of what is read beside the shards, by setting
     format: int = FORMAT
 
 

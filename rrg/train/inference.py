@@ -29,6 +29,7 @@ _OVERRIDABLE = (
     *("data.workers", "data.prefetch", "data.shards", "data.max_damaged"),
     *("data.cache_dir", "data.cache_gb", "data.read_timeout", "data.read_retries"),
     "vision.cache",
+    "observations.heldout",
     "train.threads",
 )
 
@@ -55,7 +56,7 @@ def generate(root: Path, split: str, which: str, films: str, overrides: Sequence
         team.wait()
         cache = system.features(shards)
     target = directory.predictions / (f"{split}.jsonl" if films == "own" else f"{split}.{films}.jsonl")
-    work = WorkList(target, shards.ids, _description(folder, shards, recipe, films))
+    work = WorkList(target, shards.ids, _description(folder, shards, system, films))
     _write(system, shards, substituted(system.films(shards, cache), films, recipe.seed), work, team, reporter)
     team.end()
     return target
@@ -85,18 +86,26 @@ def _system(recipe: Recipe, root: Path, folder: Path, team: Team) -> System:
             f"checkpoint {folder}: trained with another frozen model (digest {state.frozen[:12]}, now {frozen[:12]}): put the "
             "former one back"
         )
+    table, now = state.inputs.get("observations.ngrams"), None if system.ngrams is None else system.ngrams.table.digest
+    if table != now:
+        raise UserError(
+            f"{recipe.observations.ngrams}: checkpoint {folder} was trained with another n-gram table (digest "
+            f"{str(table)[:12]}, now {str(now)[:12]}): put the former one back"
+        )
     checkpoint.load(folder, system.model)
     system.model.to(team.device).eval()
     return system
 
 
-def _description(folder: Path, shards: ShardSet, recipe: Recipe, films: str) -> dict[str, object]:
+def _description(folder: Path, shards: ShardSet, system: System, films: str) -> dict[str, object]:
     """What makes two generations the same work: parts written under another description are not taken over."""
+    recipe = system.recipe
     return {
         "checkpoint": digest_file(folder / "trainable.safetensors"),
         "data": shards.digest,
         "films": films,
         "generate": {k: v for k, v in dataclasses.asdict(recipe.generate).items() if k != "batch_size"},
+        **({} if system.ngrams is None else {"inputs": system.ngrams.digests([shards.split])}),
     }
 
 

@@ -131,16 +131,18 @@ class Run:
         return self._system.features(shards)
 
     def _restore(self) -> checkpoint.State:
-        """The newest checkpoint's state, or that of a fresh start. Refuses another frozen model or other data."""
+        """The newest checkpoint's state, or that of a fresh start. Refuses another frozen model or other data or n-grams."""
         model = self._system.model
         frozen = checkpoint.frozen_digest(model)
-        fresh = checkpoint.State(step=0, position=0, frozen=frozen, data=self._shards.digest)
+        inputs = {} if self._system.ngrams is None else self._system.ngrams.digests(("train", "val"))
+        fresh = checkpoint.State(step=0, position=0, frozen=frozen, data=self._shards.digest, inputs=inputs)
         found = checkpoint.existing(self.directory.checkpoints)
         if not found:
             return fresh
         folder = found[max(found)]
         state = checkpoint.read_state(folder)
-        for what, held, now in (("frozen model", state.frozen, frozen), ("training shards", state.data, fresh.data)):
+        read = [(f"content of {key}", held, inputs.get(key, "")) for key, held in state.inputs.items()]
+        for what, held, now in (("frozen model", state.frozen, frozen), ("training shards", state.data, fresh.data), *read):
             if held != now:
                 raise UserError(
                     f"checkpoint {folder}: the {what} changed since (digest {held[:12]}, now {now[:12]}): put the former one "
@@ -157,7 +159,9 @@ class Run:
         self.reporter.parameters(f"{self.recipe.name}: what is trained", rows)
         where = f"carrying on at step {state.step} of {self._total}" if state.step else f"{self._total} steps"
         self.reporter.say(f"{self.recipe.name}: {where}, {self.team.world} process(es), run directory {self.directory.root}")
-        self._log("resume" if state.step else "start", state.step, world=self.team.world, total_steps=self._total)
+        began = "resume" if state.step else "start"
+        read = {"inputs": state.inputs} if state.inputs else {}
+        self._log(began, state.step, world=self.team.world, total_steps=self._total, **read)
 
     # -- the loop -------------------------------------------------------------------------------------------------------------
 
