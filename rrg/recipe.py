@@ -11,7 +11,7 @@ from rrg.batching.film_policy import POLICIES, FilmPolicy
 from rrg.batching.images import Augmentation
 from rrg.config.load import Loaded, load
 from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, option, part, parts, plain, section
+from rrg.config.schema import check_choice, flatten, option, part, parts, plain, section
 from rrg.connector.family import CONNECTOR
 from rrg.data.cleaning import CLEANINGS
 from rrg.data.protocols import PROTOCOLS, get_protocol
@@ -155,6 +155,11 @@ class TrainOptions:
     log_every: int = option(10, "steps between lines on a log that is no terminal")
     threads: int = option(0, "CPU threads per process; 0 shares the cores among the processes of the machine")
 
+    def __post_init__(self) -> None:
+        # Names of parameters have dots, which an override (train.clip_norm_of.objectives.mine=1) takes for sections.
+        named = dict(flatten(self.clip_norm_of)) if self.clip_norm_of else {}
+        self.clip_norm_of = {name: norm for name, norm in named.items() if norm is not None}
+
     def check(self, path: str) -> None:
         for name, least in _LEAST.items():
             check_number(f"{path}.{name}", getattr(self, name), least=least)
@@ -167,6 +172,8 @@ class TrainOptions:
             check_choice(f"{path}.lr_by_part", name, ("vision", "connector", "language", "objectives"))
             check_number(f"{path}.lr_by_part.{name}", rate, above=0)
         for name, norm in self.clip_norm_of.items():
+            if not isinstance(norm, (int, float)) or isinstance(norm, bool):
+                raise UserError(f"{path}.clip_norm_of.{name}: {norm!r} is not a number; write a norm above 0")
             check_number(f"{path}.clip_norm_of.{name}", norm, above=0)
         for name, weight in self.select.items():
             check_number(f"{path}.select.{name}", weight)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
 from rrg.config.ranges import check_number
-from rrg.config.schema import option
+from rrg.config.schema import check_choice, option
+from rrg.errors import UserError
 
 if TYPE_CHECKING:
+    from rrg.objectives.mine import MineAlignment
     from rrg.objectives.observations import ObservationHead
     from rrg.objectives.report import ReportObjective
     from rrg.objectives.words import WordContrast
@@ -73,3 +75,42 @@ def build_observations(options: ObservationsOptions, context: BuildContext) -> O
     from rrg.objectives.observations import ObservationHead
 
     return ObservationHead(options, context.facts)
+
+
+MARGINALS = ("derangement", "several", "all_pairs")
+POOLINGS = ("mean", "distinct")
+
+
+@dataclass
+class MineOptions:
+    kind: str = option("mine", "mutual information of image code and report with their fusion, by a neural critic (CmEAA)")
+    weight: float = option(0.1, "factor in the total loss")
+    hidden: int = option(256, "width of the statistics network's two hidden layers")
+    bound: float = option(10.0, "c: its score t is c·tanh(t / c); 0 leaves it unbounded")
+    corrected: bool = option(True, "a moving average of mean exp T in the gradient's denominator, for small batches")
+    rate: float = option(0.01, "weight of a batch in that average")
+    marginal: str = option("derangement", "pairs that stand for independence: derangement (one) | several | all_pairs")
+    derangements: int = option(4, "marginal: several: how many, at most the studies less one")
+    gather: bool = option(True, "the samples of all processes' micro-batches together; false: each process for itself")
+    pooling: str = option("mean", "the report's vector: mean of its tokens' embeddings | distinct (each token counts once)")
+    text_norm: bool = option(False, "layer-normalise that vector first: embeddings of a language model are small")
+
+    def check(self, path: str) -> None:
+        check_choice(f"{path}.marginal", self.marginal, MARGINALS)
+        check_choice(f"{path}.pooling", self.pooling, POOLINGS)
+        for name, least in (("weight", 0), ("bound", 0), ("hidden", 1), ("derangements", 1)):
+            check_number(f"{path}.{name}", getattr(self, name), least=least)
+        check_number(f"{path}.rate", self.rate, above=0, most=1)
+
+
+@OBJECTIVE.kind("mine", MineOptions)
+def build_mine(options: MineOptions, context: BuildContext) -> MineAlignment:
+    """Image code and report aligned by their mutual information with the sum of both."""
+    from rrg.objectives.mine import MineAlignment
+
+    if context.facts.get("code_width") is None:
+        raise UserError(
+            "objectives.mine: needs connector.align: true, on one that has it: no other gives the image code that is aligned; "
+            "or write mine: null"
+        )
+    return MineAlignment(options, context.facts)

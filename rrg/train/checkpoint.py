@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from rrg.digest import digest_tensors
 from rrg.errors import UserError
 from rrg.shards.storage import replace_file
-from rrg.train.optim import trained
+from rrg.train.optim import kept_buffers, trained
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{8})\Z")
@@ -47,12 +47,7 @@ class State:
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Trained parameters, and the buffers that belong to parts with state of their own (objectives, connector)."""
-    tensors = {name: parameter.detach() for name, parameter in trained(model)}
-    persistent = model.state_dict()
-    for name, buffer in model.named_buffers():
-        if name in persistent and name.split(".", 1)[0] in ("connector", "objectives"):
-            tensors[name] = buffer.detach()
-    return tensors
+    return {name: tensor.detach() for name, tensor in (*trained(model), *kept_buffers(model))}
 
 
 def frozen_digest(model: nn.Module) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rrg.errors import UserError
 
+GROUPS = {"lr": "lr", "objectives": "objective", "logged": "objective", "group_norms": "grad_norm"}
 SCALARS = ("loss", "grad_norm", "studies_per_s", "tokens_per_s", "loader_wait_s", "step_s")
 
 
@@ -53,8 +54,9 @@ class EventLog:
             for name in SCALARS:
                 if values.get(name) is not None:
                     self._board.add_scalar(f"train/{name}", values[name], step)
-            for part, rate in values.get("lr", {}).items():
-                self._board.add_scalar(f"lr/{part}", rate, step)
+            for group, board in GROUPS.items():
+                for name, value in (values.get(group) or {}).items():
+                    self._board.add_scalar(f"{board}/{name}", value, step)
         elif event == "validation":
             for name, value in values["metrics"].items():
                 if value is not None:

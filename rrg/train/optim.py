@@ -22,6 +22,15 @@ def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
+def kept_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, buffer) of what moves in training without a gradient, as averages do: persistent buffers of connector and
+    objectives."""
+    persistent = model.state_dict()
+    for name, buffer in model.named_buffers():
+        if name in persistent and name.split(".", 1)[0] in ("connector", "objectives"):
+            yield name, buffer
+
+
 def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
     """AdamW with one group per part that is trained; `lr_by_part` sets a part's own base rate.
 

@@ -21,17 +21,24 @@ from rrg.batching.feed import Share
 from rrg.generate.engine import autocast
 from rrg.model import ReportGenerator
 from rrg.recipe import Recipe
-from rrg.train.optim import trained
+from rrg.train.clipping import clip_groups, clipped_groups
+from rrg.train.optim import kept_buffers, trained
 from rrg.train.team import Team
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Global figures of one step; equal on every rank. `suspects` are this rank's studies with a non-finite loss."""
+    """Global figures of one step; equal on every rank. `suspects` are this rank's studies with a non-finite loss.
+
+    `logged` is what objectives tell beside their loss, as `OBJECTIVE.NAME`. `grad_norm` is before the clipping of all, after that
+    of groups (`train.clip_norm_of`), whose norms before it are `group_norms`.
+    """
 
     loss: float
     objectives: dict[str, float]
+    logged: dict[str, float]
     grad_norm: float
+    group_norms: dict[str, float]
     tokens: int
     studies: int
     truncated: int
@@ -51,32 +58,54 @@ class Stepper:
     ) -> None:
         self._model, self._wrapped, self._optimizer, self._recipe, self._team = model, wrapped, optimizer, recipe, team
         self._parameters = [parameter for _, parameter in trained(model)]
+        self._groups = clipped_groups(model, recipe.train.clip_norm_of)
+        self._buffers = [buffer for _, buffer in kept_buffers(model)]
 
     def run(self, step: int, share: Share) -> StepResult:
         """Accumulate the gradient of `share` and update, unless something is not finite: then nothing moves."""
-        names = list(self._model.objectives)
-        counts = [sum(self._count(name, batch) for batch in share.batches) for name in names]
-        tokens = sum(batch.tokens for batch in share.batches)
-        studies = sum(1 for batch in share.batches for study in batch.studies if study)
-        truncated = sum(batch.truncated for batch in share.batches)
-        absent = sum(batch.priors_absent for batch in share.batches)
-        figures = [*counts, tokens, studies, truncated, absent]
-        *totals, tokens, studies, truncated, absent = map(int, self._team.total(figures))
-        sums, suspects = self._accumulate(step, share, dict(zip(names, totals, strict=True)))
+        totals, seen = self._totals(share)
+        before = [buffer.clone() for buffer in self._buffers]
+        sums, logged, suspects = self._accumulate(step, share, totals)
+        group_norms = clip_groups(self._groups)
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or math.inf))
-        *values, norm_total = self._team.total([*(sums[name] for name in names), norm])
-        objectives = {name: value / max(total, 1) for name, value, total in zip(names, values, totals, strict=True)}
-        loss = sum(self._weight(name) * value for name, value in objectives.items())
+        *values, norm_total = self._team.total([*sums.values(), *logged.values(), norm])
+        objectives = {name: value / max(totals[name], 1) for name, value in zip(sums, values, strict=False)}
+        told = zip(logged, values[len(sums) :], strict=True)
         result = StepResult(
-            loss, objectives, norm if math.isfinite(norm_total) else norm_total, tokens, studies, truncated, absent, suspects
+            loss=sum(self._weight(name) * value for name, value in objectives.items()),
+            objectives=objectives,
+            logged={f"{name}.{figure}": value / max(totals[name], 1) for (name, figure), value in told},
+            grad_norm=norm if math.isfinite(norm_total) else norm_total,
+            group_norms=group_norms,
+            **seen,
+            suspects=suspects,
         )
         if result.finite:
             self._optimizer.step()
+        else:
+            for buffer, held in zip(self._buffers, before, strict=True):
+                buffer.copy_(held)
         self._optimizer.zero_grad(set_to_none=True)
         return result
 
-    def _accumulate(self, step: int, share: Share, totals: dict[str, int]) -> tuple[dict[str, float], list[str]]:
+    def _totals(self, share: Share) -> tuple[dict[str, int], dict[str, int]]:
+        """(what each objective is divided by, what the step saw), over all ranks."""
+        counts = {name: sum(self._count(name, batch) for batch in share.batches) for name in self._model.objectives}
+        seen = {
+            "tokens": sum(batch.tokens for batch in share.batches),
+            "studies": sum(1 for batch in share.batches for study in batch.studies if study),
+            "truncated": sum(batch.truncated for batch in share.batches),
+            "priors_absent": sum(batch.priors_absent for batch in share.batches),
+        }
+        totals = list(map(int, self._team.total([*counts.values(), *seen.values()])))
+        return dict(zip(counts, totals, strict=False)), dict(zip(seen, totals[len(counts) :], strict=True))
+
+    def _accumulate(
+        self, step: int, share: Share, totals: dict[str, int]
+    ) -> tuple[dict[str, float], dict[tuple[str, str], float], list[str]]:
+        """(sum of each objective, sums of what it tells beside, studies of micro-batches that are not finite), of this rank."""
         sums = dict.fromkeys(totals, 0.0)
+        logged: dict[tuple[str, str], float] = {}
         suspects: list[str] = []
         for micro, batch in enumerate(share.batches):
             torch.manual_seed(step_seed(self._recipe.seed, step, micro, self._team.rank))
@@ -85,13 +114,15 @@ class Stepper:
                 with autocast(self._recipe, self._team.device):
                     outputs = self._wrapped(batch.to(self._team.device))
                 loss: Any = 0.0
-                for name, (value, _) in outputs.items():
+                for name, (value, figures) in outputs.items():
                     loss = loss + self._weight(name) * value * (self._team.world / max(totals[name], 1))
                     sums[name] += float(value.detach())
+                    for figure, told in figures.items():
+                        logged[name, figure] = logged.get((name, figure), 0.0) + float(told)
                 if not math.isfinite(float(loss.detach())):
                     suspects += batch.studies
                 loss.backward()
-        return sums, suspects
+        return sums, logged, suspects
 
     def _count(self, name: str, batch: Batch) -> int:
         return self._model.objectives[name].count(batch)  # type: ignore[operator]

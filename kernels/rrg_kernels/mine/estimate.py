@@ -13,7 +13,7 @@ and belong in a checkpoint; -inf means not begun.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +55,7 @@ def mine_information(
     rate: float = 0.01,
     bound: float | None = 10.0,
     dtype: torch.dtype = torch.float32,
+    across: Callable[[Tensor], Tensor] | None = None,
 ) -> MineEstimate:
     """Bounds on I(source; fused) for every source, differentiable by sources, fused vectors and critic.
 
@@ -69,6 +70,8 @@ def mine_information(
         bound: T is bound · tanh(s / bound); None leaves it unbounded.
         dtype: of the products; float32 unless the critic is known to stand half precision. Sums and exponentials are always
             float32, and autocast has no effect.
+        across: turns this process's log mean exp [S] into that of all processes (an all-reduce), which the average then follows,
+            so that it stays the same on each; None where there is one process.
 
     Raises:
         ValueError: a batch of 1, shapes or permutations that do not fit, rate or bound out of range.
@@ -82,7 +85,7 @@ def mine_information(
         keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in operands)
         joint_s, marginal_s, _ = mine_statistics(*operands, marginal.partners, marginal.with_joint, bound or 0.0, keep)
     value = marginal_s.detach()
-    log_average = next_average(log_average_s, value, rate)
+    log_average = next_average(log_average_s, value if across is None else across(value), rate)
     if corrected:
         denominator = torch.logaddexp(log_average, log_average.new_tensor(math.log(EPSILON)))
         marginal_s = _WithGradientTimes.apply(marginal_s, torch.exp(value - denominator))
