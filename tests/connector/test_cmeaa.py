@@ -12,7 +12,7 @@ from rrg.config.schema import typed_part
 from rrg.connector.family import CONNECTOR
 from rrg.connector.views import token_mean
 from rrg.errors import UserError
-from tests.connector.cmeaa_parts import NGRAMS, D, H, N, batch, connector, shake
+from tests.connector.cmeaa_parts import NGRAMS, D, H, N, batch, connector, language, shake
 
 LISTS = ([0, 3, 2], [], [5], [1, 4, 6, 2, 0, 3])
 
@@ -286,3 +286,20 @@ def test_studies_read_without_ngrams_are_refused():
     made = batch([None, None])
     with pytest.raises(UserError, match=r"connector\.enhance: .* write observations\.ngrams"):
         connector()(made.features, made)
+
+
+def test_the_report_loss_reaches_the_connector_through_a_frozen_language_model():
+    """A step of L_CE alone: every part of the connector moves; language model, its embeddings and the table do not."""
+    built, made = shake(connector(), scale=0.02).train(), batch(LISTS)
+    spoken = language()
+    ids = torch.tensor([spoken.tokenizer.encode(NGRAMS[3])]).expand(4, -1)
+    made = dataclasses.replace(made, report_ids=ids, report_mask=torch.ones_like(ids, dtype=torch.bool))
+    table, frozen = built.ngrams.table.clone(), {name: p.clone() for name, p in spoken.named_parameters()}
+    optimizer = torch.optim.SGD([p for p in (*built.parameters(), *spoken.parameters()) if p.requires_grad], lr=1.0)
+    before = {name: p.clone() for name, p in built.named_parameters()}
+    spoken.loss(built(made.features, made), made).nll.sum().backward()
+    optimizer.step()
+    still = {name for name, parameter in built.named_parameters() if torch.equal(parameter, before[name])}
+    assert still <= {"enhancement.cross_attention.key.bias"}, "the bias of a key has no gradient but rounding"
+    assert all(p.grad is None and torch.equal(p, frozen[name]) for name, p in spoken.named_parameters())
+    assert torch.equal(built.ngrams.table, table)
