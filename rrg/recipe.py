@@ -229,6 +229,7 @@ class Recipe:
             if not getattr(self, key).strip():
                 raise UserError(f"{key}: empty; write a name for the run, and the folder it is kept in")
         self._check_views()
+        self._check_ngrams()
         if self.vision.kind == "none" and self.connector.kind not in ("none", "words"):
             raise UserError(f"connector.kind: {self.connector.kind!r} needs films, and vision.kind is none")
         if self.vision.kind != "none" and self.connector.kind in ("none", "words"):
@@ -252,6 +253,21 @@ class Recipe:
             raise UserError("objectives: none; write at least report: {kind: report}")
         if getattr(self.vision, "cache", "") and self.augment.augmentation().active:
             raise UserError("vision.cache: cached features and augment.* exclude each other; clear one of them")
+
+    def _check_ngrams(self) -> None:
+        if self.vision.kind == "none":
+            return
+        wanted = getattr(self.connector, "enhance", False)
+        if wanted and not self.observations.ngrams:
+            raise UserError(
+                "connector.enhance: needs n-grams; write observations.ngrams: TABLE (of `rrg prepare ngrams`), or "
+                "connector.enhance: false"
+            )
+        if self.observations.ngrams and not wanted:
+            raise UserError(
+                f"observations.ngrams: the connector ({self.connector.kind}) reads none; write observations.ngrams: '', or a "
+                "connector that does (connector.enhance)"
+            )
 
     def _check_views(self) -> None:
         if self.vision.kind == "none":

@@ -10,7 +10,7 @@ from rrg.errors import UserError
 from rrg.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("recipes", "tiny", "embedded", "demo")
+FOLDERS = ("recipes", "tiny", "embedded", "cpu", "demo")
 FILES = sorted(file for folder in FOLDERS for file in (ROOT / "configs" / folder).glob("*.yaml"))
 
 
