@@ -45,9 +45,11 @@ class SelfAttention(nn.Module):
         """[T, W]: the rows of all studies, one study after another; `mask` [B, K] has as many true places per study as it has
         rows. A study without rows is legal, and so is a batch without any."""
         mask = mask if mask.shape[1] else F.pad(mask, (0, 1))
+        places = mask.flatten().nonzero()[:, 0]
         rows = self.qkv(x_tw)
-        padded = rows.new_zeros(*mask.shape, rows.shape[-1]).masked_scatter(mask[..., None], rows)
-        return self.layer_norm(x_tw + self.out(self._attend(padded, mask)[mask]))
+        padded = rows.new_zeros(mask.numel(), rows.shape[-1]).index_copy(0, places, rows).unflatten(0, mask.shape)
+        attended = self._attend(padded, mask).flatten(0, 1).index_select(0, places)
+        return self.layer_norm(x_tw + self.out(attended))
 
     def _attend(self, qkv_bnw: Tensor, mask: Tensor | None) -> Tensor:
         """[B, N, 3·W] → [B, N, W]. A study of which nothing is real attends to its padding: what it gives is not used."""
