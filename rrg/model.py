@@ -78,8 +78,7 @@ def build_model(recipe: Recipe, context: BuildContext) -> ReportGenerator:
         ngrams=context.ngrams,
     )
     connector = CONNECTOR.build(recipe.connector, context=context)
-    if context.meta and connector is not None:
-        connector = connector.to("meta")
     context.facts["code_width"] = getattr(connector, "code_width", None)
     objectives = {name: OBJECTIVE.build(options, context=context) for name, options in recipe.objectives.items()}
-    return ReportGenerator(vision, connector, language, objectives)
+    model = ReportGenerator(vision, connector, language, objectives)
+    return model.to("meta") if context.meta else model
