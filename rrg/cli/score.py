@@ -7,21 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rrg.cli import score_outputs
 from rrg.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from rrg.cli.score_inputs import RunSettings
-    from rrg.data.protocols import Protocol
+    from rrg.data.protocol import Protocol
     from rrg.metrics.predictions import Predictions
+    from rrg.metrics.reports import Reading
     from rrg.metrics.scoring import Scores
 
 EXAMPLE = """examples:
   rrg score runs/iu/predictions/test.jsonl
   rrg score reports.jsonl --protocol r2gen_iu --shards shards/iu --json scores.json
   rrg score reports.jsonl --protocol findings --shards none --metrics findings_micro_f1,bleu_4
+  rrg score runs/iu/predictions/test.jsonl --retrieved labels/near.jsonl --external chexbert,radgraph --csv studies.csv
+  rrg score prediction.json --protocol rexrank --shards none                    (ReXrank's own file)
 
 A file inside a run takes protocol and shards from the run's config.yaml and leaves RUN/scores/SPLIT.PROTOCOL.json.
-A file SPLIT.shuffled.jsonl beside it (reports of another study's films) replaces the permuted control.
+SPLIT.shuffled.jsonl and SPLIT.blank.jsonl beside it (reports of another study's films, of blank films) become controls.
 protocols: {protocols}
 """
 
@@ -34,7 +38,7 @@ def register(commands: Any) -> None:
         "score",
         help="score a predictions file, with controls and intervals",
         description="Score generated reports under a named protocol: findings, variety, likeness of words; each number with its "
-        "interval, beside four controls that need no film.",
+        "interval, beside controls that need no film.",
         epilog=EXAMPLE.format(protocols=", ".join(PROTOCOLS)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,9 +50,17 @@ def register(commands: Any) -> None:
     parser.add_argument("--bootstrap", type=int, metavar="N", help="resamples for the intervals (default: 1000), 0 for none")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of resamples and controls (default: 0)")
     parser.add_argument("--metrics", metavar="A,B", help="only these metrics (default: all)")
-    parser.add_argument("--uncertain", choices=("negative", "positive"), default="negative", help="how -1 labels count")
+    parser.add_argument("--interval", choices=("percentile", "bca"), default="percentile", help="kind of bootstrap interval")
+    parser.add_argument("--uncertain", choices=("negative", "positive"), help="how -1 labels count (default: the protocol's way)")
+    parser.add_argument(
+        "--retrieved", type=Path, metavar="FILE", help="control: 'rrg prepare labels --from retrieved', or reports"
+    )
+    parser.add_argument("--external", metavar="A,B", help="metrics that run as programs of their own, 'protocol' for its own set")
     parser.add_argument("--tokenizer", metavar="NAME", help="for protocols that cut references by tokens")
     parser.add_argument("--partial", action="store_true", help="score a file that lacks studies of the split")
+    score_outputs.add_options(parser)
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes for labels and METEOR (1)")
+    parser.add_argument("--no-cache", action="store_true", help="compute again what $RRG_CACHE/scores remembers")
     parser.set_defaults(run=run)
 
 
@@ -56,8 +68,11 @@ def run(options: argparse.Namespace) -> int:
     """Read, check, score, print, write."""
     from rich.console import Console
 
-    from rrg.cli.score_inputs import run_of
+    from rrg.cli.score_external import external_names, with_external
+    from rrg.cli.score_inputs import effort_of, reading_of, run_of
+    from rrg.cli.score_outputs import json_bytes, write_file
     from rrg.cli.score_table import print_scores
+    from rrg.metrics.effort import spending
     from rrg.metrics.predictions import read_predictions
 
     settings = run_of(options.predictions)
@@ -65,18 +80,25 @@ def run(options: argparse.Namespace) -> int:
     shards = _shards(options, settings)
     resamples = _resamples(options, settings)
     metrics = _metrics(options.metrics)
+    programs = external_names(options.external, protocol)
+    reading = reading_of(protocol, options.tokenizer, settings)
     predictions = _with_split(read_predictions(options.predictions, protocol.section), options.split, shards)
     out = options.json or (settings and _default_json(settings, predictions, protocol))
     lacking = _lacking(predictions, shards, options.partial)
-    scores, unreadable = _score(options, predictions, protocol, settings, shards, resamples, metrics)
+    score_outputs.check_places(options)
+    with spending(effort_of(options.workers, options.no_cache)):
+        scores, unreadable = _score(options, predictions, reading, shards, resamples, metrics)
+    scores, external = with_external(scores, programs, predictions.rows, resamples, options.seed)
     print_scores(scores, Console())
     if lacking:
-        print(f"partial: {lacking} studies of the split have no prediction")
+        print(f"partial: {len(lacking)} studies of the split have no prediction (listed in the scores file)")
     for split, count in unreadable.items():
         print(f"{count} {split} studies could not be read from {shards}")
     if out:
-        _write(out, _record(scores, predictions, lacking, unreadable))
+        write_file(out, "--json", json_bytes(_record(scores, predictions, lacking, unreadable, external)))
         print(f"scores: {out}")
+    for line in score_outputs.write_outputs(options, predictions, reading, shards):
+        print(line)
     return 0
 
 
@@ -140,57 +162,52 @@ def _with_split(predictions: Predictions, asked: str | None, shards: str | None)
     return replace(predictions, split=split)
 
 
-def _lacking(predictions: Predictions, shards: str | None, partial: bool) -> int:
+def _lacking(predictions: Predictions, shards: str | None, partial: bool) -> list[str]:
     from rrg.cli.score_inputs import split_ids
     from rrg.metrics.predictions import check_complete
 
-    return check_complete(predictions, split_ids(shards, predictions.split), partial) if shards else 0
+    return check_complete(predictions, split_ids(shards, predictions.split), partial) if shards else []
 
 
 def _score(
     options: argparse.Namespace,
     predictions: Predictions,
-    protocol: Protocol,
-    settings: RunSettings | None,
+    reading: Reading,
     shards: str | None,
     resamples: int,
     metrics: list[str] | None,
 ) -> tuple[Scores, dict[str, int]]:
-    from rrg.cli.score_inputs import reference_cut, split_reports
+    from rrg.cli.score_inputs import beside, retrieved_reports, split_reports
     from rrg.metrics.scoring import score_predictions
 
-    known = {split: split_reports(shards, split, protocol.section) if shards else None for split in ("train", "val")}
+    section = reading.protocol.section
+    known = {split: split_reports(shards, split, section) if shards else None for split in ("train", "val")}
     texts = {split: None if reports is None else reports.texts for split, reports in known.items()}
     scores = score_predictions(
         predictions.rows,
-        protocol,
+        reading.protocol,
         train_reports=texts["train"],
         val_reports=texts["val"],
-        shuffled=_shuffled(predictions, protocol),
+        shuffled=beside(predictions, "shuffled", section),
+        blank=beside(predictions, "blank", section),
+        retrieved=retrieved_reports(options.retrieved, predictions, shards, section) if options.retrieved else None,
         metrics=metrics,
         bootstrap=resamples,
+        method=options.interval,
         seed=options.seed,
         uncertain=options.uncertain,
-        cut=reference_cut(protocol, options.tokenizer, settings),
+        cut=reading.cut,
     )
     return scores, {split: reports.damaged for split, reports in known.items() if reports and reports.damaged}
-
-
-def _shuffled(predictions: Predictions, protocol: Protocol) -> list[str] | None:
-    """Reports that the model wrote from another study's films, where such a file lies beside the predictions."""
-    from rrg.metrics.predictions import in_order, read_predictions
-
-    path = predictions.path.with_name(f"{predictions.path.stem}.shuffled.jsonl")
-    if not path.is_file() or path == predictions.path:
-        return None
-    return in_order(read_predictions(path, protocol.section), predictions.studies)
 
 
 def _default_json(settings: RunSettings, predictions: Predictions, protocol: Protocol) -> Path:
     return settings.root / "scores" / f"{predictions.path.stem}.{protocol.name}.json"
 
 
-def _record(scores: Scores, predictions: Predictions, lacking: int, unreadable: dict[str, int]) -> dict[str, Any]:
+def _record(
+    scores: Scores, predictions: Predictions, lacking: list[str], unreadable: dict[str, int], external: dict[str, Any]
+) -> dict[str, Any]:
     from rrg.digest import digest_file
 
     more: dict[str, Any] = {
@@ -198,21 +215,8 @@ def _record(scores: Scores, predictions: Predictions, lacking: int, unreadable: 
         "predictions": {"file": predictions.path.name, "sha256": digest_file(predictions.path)},
     }
     if lacking:
-        more["partial"] = {"predictions": len(predictions.rows), "studies": len(predictions.rows) + lacking}
+        studies = len(predictions.rows) + len(lacking)
+        more["partial"] = {"predictions": len(predictions.rows), "studies": studies, "without": lacking}
     if unreadable:
         more["unreadable"] = unreadable
-    return scores.to_json(**more)
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    import json
-
-    from rrg.shards.storage import replace_file
-
-    if path.is_dir():
-        raise UserError(f"--json {path}: is a folder; name a file in it, for example {path / 'scores.json'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps(record, indent=1, ensure_ascii=False).encode())
-    except OSError as error:
-        raise UserError(f"{path}: scores cannot be written ({error.strerror}); name another file with --json") from None
+    return scores.to_json(**more) | ({"external": external} if external else {})

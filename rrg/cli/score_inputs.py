@@ -9,7 +9,9 @@ from typing import Any
 
 from rrg.data.protocols import Protocol, section_text
 from rrg.errors import UserError
-from rrg.metrics.reports import Cut, token_cut
+from rrg.metrics.effort import Effort
+from rrg.metrics.predictions import Predictions, in_order, read_predictions
+from rrg.metrics.reports import Cut, Reading, token_cut
 
 NO_SHARDS = "none"
 
@@ -82,6 +84,73 @@ def split_reports(shards: str, split: str, section: str) -> SplitReports | None:
                 damaged += 1
             progress(index + 1, len(reader))
     return SplitReports(texts, damaged)
+
+
+def beside(predictions: Predictions, kind: str, section: str) -> list[str] | None:
+    """The texts of `SPLIT.KIND.jsonl` beside the predictions, in their order; None where there is no such file."""
+    path = predictions.path.with_name(f"{predictions.path.stem}.{kind}.jsonl")
+    if not path.is_file() or path == predictions.path:
+        return None
+    return in_order(read_predictions(path, section), predictions.studies)
+
+
+def retrieved_reports(path: Path, predictions: Predictions, shards: str | None, section: str) -> list[str]:
+    """For each study the training report that was retrieved for it: the nearest of a label file's neighbours, whose reports are
+    read from the shards, or the reports of a file shaped like predictions.
+
+    Raises:
+        UserError: the file is neither, lacks a study, or names a training study that the shards do not have.
+    """
+    nearest = _neighbours(path)
+    if nearest is None:
+        return in_order(read_predictions(path, section), predictions.studies)
+    if shards is None:
+        raise UserError(f"--retrieved {path}: names training studies, whose reports are in the shards; name them with --shards")
+    lacking = [study for study in predictions.studies if study not in nearest]
+    if lacking:
+        raise UserError(f"--retrieved {path}: nothing was retrieved for {len(lacking)} studies (first: {lacking[0]})")
+    from rrg.shards.reader import ShardSet
+
+    train = ShardSet(shards, "train")
+    places = {study: place for place, study in enumerate(train.ids)}
+    strange = next((nearest[study] for study in predictions.studies if nearest[study] not in places), None)
+    if strange is not None:
+        raise UserError(f"--retrieved {path}: {strange} is no training study of {shards}; retrieve again from these shards")
+    return [section_text(train.study(places[nearest[study]]).sections, section) for study in predictions.studies]
+
+
+def _neighbours(path: Path) -> dict[str, str] | None:
+    """Study → nearest training study of a label file; None where the file is no label file."""
+    from rrg.data.prepare.json_files import read_json_lines
+    from rrg.observations.label_file import KIND
+
+    lines = read_json_lines(path, "label")
+    _, header = next(lines, ("", None))
+    if not isinstance(header, dict) or header.get("kind") != KIND:
+        return None
+    if header.get("source") != "retrieved":
+        raise UserError(f"--retrieved {path}: labels from {header.get('source')!r}; write them with --from retrieved")
+    found = {}
+    for where, record in lines:
+        neighbours = record.get("neighbours") if isinstance(record, dict) else None
+        if not neighbours:
+            raise UserError(f"{where}: has no neighbours; write the file again with 'rrg prepare labels --from retrieved'")
+        found[str(record["study"])] = str(neighbours[0]["study"])
+    return found
+
+
+def effort_of(workers: int, no_cache: bool) -> Effort:
+    """The effort that the options ask for. Raises UserError for fewer workers than one."""
+    from rrg.shards.reading import cache_root
+
+    if workers < 1:
+        raise UserError(f"--workers {workers}: write at least 1")
+    return Effort(workers, None if no_cache else cache_root() / "scores")
+
+
+def reading_of(protocol: Protocol, tokenizer: str | None, run: RunSettings | None) -> Reading:
+    """How the protocol reads reports here. Raises UserError where it needs a tokenizer and none is named or loads."""
+    return Reading(protocol, reference_cut(protocol, tokenizer, run))
 
 
 def reference_cut(protocol: Protocol, tokenizer: str | None, run: RunSettings | None) -> Cut | None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rrg.metrics.registry import METRICS
+from rrg.metrics.observations import NAMES as OBSERVATION_NAMES
 from rrg.metrics.scored import Value
 from rrg.metrics.scoring import Scores
 
@@ -20,7 +20,14 @@ _LEADING = (
     "observation_micro_f1",
     "observation_macro_f1",
 )
-_WORDS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor")
+_WORDS = (
+    *("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor"),
+    *("sacrebleu_1", "sacrebleu_4", "rouge_l_stemmed", "bleu_2_study"),
+)
+
+
+# What a control shows for a metric that only the model was scored with.
+_ABSENT = Value(None, 0)
 
 
 def print_scores(scores: Scores, console: Console) -> None:
@@ -32,8 +39,9 @@ def print_scores(scores: Scores, console: Console) -> None:
     table.add_column("metric", no_wrap=True)
     for heading in ("model", *controls):
         table.add_column(heading.replace("_", " "), justify="right")
-    others = () if len(scores.metrics) == len(METRICS) else tuple(scores.metrics)
-    _rows(table, scores, tuple(dict.fromkeys((*_LEADING, *(name for name in others if name not in _WORDS)))))
+    whole = all(name in scores.metrics for name in OBSERVATION_NAMES)
+    others = [name for name in scores.metrics if not (whole and name in OBSERVATION_NAMES) and name not in _WORDS]
+    _rows(table, scores, tuple(dict.fromkeys((*_LEADING, *others))))
     table.add_section()
     variety = [scores.diversity, *(control.diversity for control in controls.values())]
     table.add_row("distinct reports", *(f"{record['distinct_reports']:,}" for record in variety))
@@ -60,7 +68,7 @@ def _rows(table: Table, scores: Scores, names: Sequence[str]) -> None:
         value = scores.metrics.get(name)
         if value is None or value.missing:
             continue
-        others = [control.metrics[name] for control in scores.controls.values() if not control.missing]
+        others = [control.metrics.get(name, _ABSENT) for control in scores.controls.values() if not control.missing]
         above = stands_above(value, others)
         style = {True: "bold green", False: "yellow", None: ""}[above]
         table.add_row(name + (" *" if above else ""), Text(_cell(value), style=style), *map(_cell, others))

@@ -6,12 +6,14 @@ point, and the deleted characters are those of a regular-expression class whose 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 Cleaning = Callable[[str], str]
 
 _QUOTES = str.maketrans("", "", "\"/\\'")
 _CLASS = str.maketrans("", "", ".,?;*!%^&_+():<=>@[]{}")
+_HEADINGS = re.compile(r"\b(?:findings|impression)\s*:", re.IGNORECASE)
 _NARROW_CLASS = str.maketrans("", "", ".,?;*!%^&_+()[]{}")
 
 
@@ -45,6 +47,16 @@ def collapse_whitespace(report: str) -> str:
     return " ".join(report.split())
 
 
+def without_headings(report: str) -> str:
+    """A report without the words `Findings:` and `Impression:` that some systems write before the sections."""
+    return _HEADINGS.sub(" ", report).strip()
+
+
+def clean_rexrank(report: str) -> str:
+    """The words that ReXrank's BLEU sees: lower case, a space before full stops; headings of the two sections go."""
+    return " ".join(without_headings(report).lower().replace(".", " .").split())
+
+
 CLEANINGS: dict[str, Cleaning] = {
     "clean_iu": clean_iu,
     "clean_mimic": clean_mimic,
@@ -52,6 +64,7 @@ CLEANINGS: dict[str, Cleaning] = {
     "clean_organ_iu": clean_organ_iu,
     "clean_organ_mimic": clean_organ_mimic,
     "whitespace": collapse_whitespace,
+    "rexrank": clean_rexrank,
 }
 
 

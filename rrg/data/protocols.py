@@ -1,22 +1,22 @@
-"""Named scoring protocols: which part of a report is the reference, and what is done to both texts before they are compared.
+"""Named scoring protocols. Two scores are comparable only under one protocol, so every result carries its name.
 
-Two scores are comparable only under one protocol, so every result carries its name. Predictions are stored raw; a protocol is
-applied when they are scored.
+Predictions are stored raw; a protocol is applied when they are scored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from rrg.data.cleaning import CLEANINGS, clean_iu, clean_mimic, clean_mimic_colon, clean_organ_iu, clean_organ_mimic
-from rrg.data.study import Sections
+from rrg.data.cleaning import clean_iu, clean_mimic, clean_mimic_colon, clean_organ_iu, clean_organ_mimic
+from rrg.data.protocol import TEXT_METRICS, Protocol, Section, Uncertain, section_text
 from rrg.errors import UserError, nearest
 
 __all__ = [
     "PROTOCOLS",
+    "TEXT_METRICS",
     "Protocol",
+    "Section",
+    "Uncertain",
     "clean_iu",
     "clean_mimic",
     "clean_mimic_colon",
@@ -26,65 +26,6 @@ __all__ = [
     "section_text",
 ]
 
-Section = Literal["findings", "impression", "findings_impression"]
-
-TEXT_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor")
-OBSERVATION_METRICS = ("observation_micro_f1", "observation_macro_f1")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How reports are compared.
-
-    `section` is the part of the reference that is scored; `cleaning` names a function of `rrg.data.cleaning`, applied to the
-    reference, and to the generated text too where `clean_generated`; `lower` lowers what was cleaned. `max_words` cuts the
-    cleaned reference after so many whitespace words. `truncate_tokens` marks protocols whose *references* go through the language
-    model's tokenizer (encode, keep that many tokens, decode) before scoring: `reference` cannot do that, the scorer must.
-    """
-
-    name: str
-    section: Section
-    cleaning: str
-    lower: bool
-    metrics: tuple[str, ...] = TEXT_METRICS
-    max_words: int | None = None
-    truncate_tokens: int | None = None
-    clean_generated: bool = True
-    notes: str = ""
-
-    def reference(self, sections: Sections) -> str:
-        """The reference text, before any truncation by a tokenizer. Empty where the study has no such section."""
-        text = section_text(sections, self.section)
-        return self._words(self._cleaned(text)) if text.strip() else ""
-
-    def reference_text(self, text: str) -> str:
-        """As `reference`, for a text that is already the right section (the `reference` of a predictions file)."""
-        return self._words(self._cleaned(text)) if text.strip() else ""
-
-    def generated(self, text: str) -> str:
-        """The generated text as it is scored. Never cut: a model that writes too much is to be seen to."""
-        return self._cleaned(text) if self.clean_generated else text.strip()
-
-    def _cleaned(self, text: str) -> str:
-        text = CLEANINGS[self.cleaning](text)
-        return text.lower() if self.lower else text
-
-    def _words(self, text: str) -> str:
-        return text if self.max_words is None else " ".join(text.split()[: self.max_words])
-
-
-def section_text(sections: Sections, section: str) -> str:
-    """The raw text of a section; `findings_impression` is both, findings first, with one space between."""
-    parts = {
-        "findings": (sections.findings,),
-        "impression": (sections.impression,),
-        "findings_impression": (sections.findings, sections.impression),
-    }
-    if section not in parts:
-        raise UserError(f"section {section!r} is not known; {nearest(section, parts)}")
-    return " ".join(part for part in parts[section] if part)
-
-
 _R2GEN = (
     "R2Gen's cleaning on whole references. The R2Gen release itself scores against references that went through its word "
     "vocabulary (rare words become <unk>, cut at the training length of 60 or 100 ids): its numbers are not of this kind."
@@ -93,6 +34,11 @@ _R2GENGPT = (
     "As the R2GenGPT release scores: the cleaned reference is encoded by the language model's tokenizer, cut after "
     "`truncate_tokens` and decoded, the generated text is taken as it was decoded. Long reports are only scored on their "
     "beginning: use it to compare with published numbers, nothing else."
+)
+_RRG24 = ("bertscore", "chexbert", "radgraph")
+_RRG24_NOTES = (
+    "The RRG24 shared task (common §6): the section as written; BLEU-4 of pycocoevalcap, ROUGE-L of rouge_score with stems; "
+    "the board's overall score is the mean of the five, the last three of which other programs compute."
 )
 _PROTOCOLS = (
     Protocol("r2gen_iu", "findings", "clean_iu", lower=True, notes=_R2GEN),
@@ -121,7 +67,6 @@ _PROTOCOLS = (
         "findings",
         "whitespace",
         lower=False,
-        metrics=TEXT_METRICS + OBSERVATION_METRICS,
         notes="The findings as written: original case, whitespace collapsed, nothing cut.",
     ),
     Protocol(
@@ -129,15 +74,55 @@ _PROTOCOLS = (
         "impression",
         "whitespace",
         lower=False,
-        metrics=TEXT_METRICS + OBSERVATION_METRICS,
         notes="The impression as written: original case, whitespace collapsed, nothing cut.",
+    ),
+    Protocol(
+        "llava_rad",
+        "findings",
+        "whitespace",
+        lower=False,
+        metrics=("sacrebleu_1", "sacrebleu_4", "rouge_l_stemmed"),
+        external=("chexbert", "radgraph"),
+        notes="LLaVA-Rad's evaluation: findings in their original case, nothing cut; BLEU of sacrebleu, ROUGE-L of rouge_score.",
+    ),
+    Protocol(
+        "rrg24_findings",
+        "findings",
+        "whitespace",
+        lower=False,
+        metrics=("bleu_4", "rouge_l_stemmed"),
+        external=_RRG24,
+        notes=_RRG24_NOTES,
+    ),
+    Protocol(
+        "rrg24_impression",
+        "impression",
+        "whitespace",
+        lower=False,
+        metrics=("bleu_4", "rouge_l_stemmed"),
+        external=_RRG24,
+        notes=_RRG24_NOTES,
+    ),
+    Protocol(
+        "rexrank",
+        "findings_impression",
+        "rexrank",
+        lower=True,
+        metrics=("bleu_2_study",),
+        external=("bertscore", "chexbert", "radgraph", "radcliq", "rate", "green"),
+        notes="ReXrank's report task: findings and impression, lower case, a space before each full stop; BLEU is the mean of "
+        "the studies' BLEU-2. ReXrank writes `Findings:` and `Impression:` into the references; here both sides go without "
+        "headings, so the figure is near the board's but not the board's.",
     ),
 )
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of that name. Raises UserError with the nearest names."""
-    if name not in PROTOCOLS:
-        raise UserError(f"protocol {name!r} is not known; {nearest(name, PROTOCOLS)}")
-    return PROTOCOLS[name]
+    """The protocol of that name. Raises UserError with the members of a family (`r2gen`) or the nearest names."""
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    family = [known for known in PROTOCOLS if known.startswith(f"{name}_")]
+    if family:
+        raise UserError(f"protocol {name!r} is a family whose members differ in section or cleaning; name {' or '.join(family)}")
+    raise UserError(f"protocol {name!r} is not known; {nearest(name, PROTOCOLS)}")

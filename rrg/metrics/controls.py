@@ -2,7 +2,9 @@
 
 - constant, constant_findings: one training report for every study, the one that scores best on the validation references.
 - random_train: a training report drawn at random for each study.
+- retrieved: for each study the report of the training study whose films are nearest.
 - shuffled: the model's own reports, each given for another study.
+- blank: what the model writes when its films show nothing.
 """
 
 from __future__ import annotations
@@ -36,18 +38,23 @@ def make_controls(
     train_reports: Sequence[str] | None,
     val_reports: Sequence[str] | None,
     regenerated: Sequence[Report] | None = None,
+    retrieved: Sequence[str] | None = None,
+    blank: Sequence[Report] | None = None,
     seed: int = 0,
     uncertain: Uncertain = "negative",
 ) -> dict[str, Control]:
     """All controls by name. `train_reports` and `val_reports` are raw texts of the protocol's section, None where unknown;
-    `regenerated` are reports that the model wrote from another study's films, in the order of `generated`."""
+    `regenerated` are reports that the model wrote from another study's films, `blank` from films without content and `retrieved`
+    raw training reports of the nearest films, all in the order of `generated`."""
     train = [text for text in train_reports or () if text.strip()]
     val = [text for text in val_reports or () if text.strip()]
     count = len(generated)
     return {
         **_constants(count, reading, train, val, uncertain),
         "random_train": _random_train(count, reading, train, seed),
+        "retrieved": _retrieved(reading, retrieved),
         "shuffled": _shuffled(generated, regenerated, seed),
+        "blank": _blank(blank),
     }
 
 
@@ -82,6 +89,21 @@ def _random_train(count: int, reading: Reading, train: Sequence[str], seed: int)
         return Control(description, missing=reason)
     drawn = np.random.default_rng(seed).integers(len(train), size=count).tolist()
     return Control(description, (tuple(reading.reference(train[place]) for place in drawn),))
+
+
+def _retrieved(reading: Reading, texts: Sequence[str] | None) -> Control:
+    description = "for each study the report of the training study whose films are nearest"
+    if texts is None:
+        missing = "no retrieved reports (write labels with 'rrg prepare labels --from retrieved' and name them with --retrieved)"
+        return Control(description, missing=missing)
+    return Control(description, (tuple(map(reading.reference, texts)),))
+
+
+def _blank(reports: Sequence[Report] | None) -> Control:
+    description = "the model's reports of blank films"
+    if reports is None:
+        return Control(description, missing="no reports of blank films (write them with 'rrg generate RUN --films blank')")
+    return Control(description, (tuple(reports),))
 
 
 def _shuffled(generated: Sequence[Report], regenerated: Sequence[Report] | None, seed: int) -> Control:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from rrg.metrics.ngrams import count_ngrams
 from rrg.metrics.observations import GROUPS, Labels
+from rrg.metrics.statistics import FloatArray
 
 
 def diversity(
@@ -14,7 +17,8 @@ def diversity(
 ) -> dict[str, float | int | None]:
     """Counts and shares over N cleaned reports, their labels and, if known, the cleaned training reports.
 
-    `distinct_ngrams_n` is the number of different n-grams over all reports, `…_share` the same per n-gram written.
+    `distinct_ngrams_n` is the number of different n-grams over all reports, `…_share` the same per n-gram written, and
+    `ngram_entropy_n` the Shannon entropy, in bits, of the n-gram that stands at a random place of a random report.
     `verbatim_train_share` is None where the training reports are not known.
     """
     copies = Counter(" ".join(report.split()) for report in reports)
@@ -34,7 +38,14 @@ def diversity(
         distinct, written = len(set(table.gram.tolist())), int(table.count.sum())
         result[f"distinct_ngrams_{order}"] = distinct
         result[f"distinct_ngrams_{order}_share"] = distinct / written if written else 0.0
+        result[f"ngram_entropy_{order}"] = _entropy(np.bincount(table.gram, weights=table.count).astype(np.float64))
     return result
+
+
+def _entropy(counts: FloatArray) -> float:
+    """Shannon entropy in bits of a distribution given as counts; 0 for none."""
+    shares = counts[counts > 0] / max(counts.sum(), 1.0)
+    return float(-(shares * np.log2(shares)).sum()) + 0.0
 
 
 def _has_finding(labels: Labels) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rrg.metrics.effort import in_shares, remembered
 from rrg.metrics.statistics import FloatArray, MetricUnavailable, Statistics
 
 # Tuned parameters of the program for English; weights of exact, stem, synonym and paraphrase matches.
@@ -61,11 +62,20 @@ def alignment_counts(lines: Sequence[str]) -> FloatArray:
     """Counts [N, 23] of N distinct-or-equal request lines; equal lines are aligned once."""
     distinct = list(dict.fromkeys(lines))
     place = {line: index for index, line in enumerate(distinct)}
-    answers = _run(_command(), "\n".join(distinct) + "\n")
-    if len(answers) != len(distinct):
-        raise MetricUnavailable(f"the METEOR program answered {len(answers)} of {len(distinct)} requests")
-    table = np.array([[float(word) for word in answer.split()] for answer in answers]).reshape(-1, _FIELDS)
-    return table[[place[line] for line in lines]]
+    command = _command()
+
+    def align() -> FloatArray:
+        return np.array(in_shares(lambda part: _answers(command, part), distinct, threads=True))
+
+    table = remembered("meteor-1.5", distinct, align)
+    return table.reshape(-1, _FIELDS)[[place[line] for line in lines]]
+
+
+def _answers(command: tuple[str, Path], requests: Sequence[str]) -> list[list[float]]:
+    answers = _run(command, "\n".join(requests) + "\n")
+    if len(answers) != len(requests):
+        raise MetricUnavailable(f"the METEOR program answered {len(answers)} of {len(requests)} requests")
+    return [[float(word) for word in answer.split()] for answer in answers]
 
 
 def _line(hypothesis: str, reference: str) -> str:

@@ -8,15 +8,14 @@ zero denominator is 0 (scikit-learn's `zero_division=0`), and such an observatio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
+from rrg.data.protocol import Uncertain
 from rrg.data.study import OBSERVATIONS
 from rrg.metrics.statistics import FloatArray, Statistics
 
 Labels = Mapping[str, int]
-Uncertain = Literal["negative", "positive"]
 
 COMPETITION = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 
@@ -54,6 +53,11 @@ def observation_scores(predicted: FloatArray, truth: FloatArray) -> Statistics:
     return Statistics(NAMES, agreement(predicted, truth), _finish)
 
 
+def class_scores(predicted: FloatArray, truth: FloatArray) -> Statistics:
+    """F1 of each observation, under the observation's own name, from two arrays of `positives` [N, 14]."""
+    return Statistics(OBSERVATIONS, agreement(predicted, truth), lambda sums: _rates(*_counts(sums))[..., 2])
+
+
 def per_observation(predicted: FloatArray, truth: FloatArray) -> dict[str, dict[str, float | int]]:
     """Observation → precision, recall, f1, support (studies that have it), predicted (studies said to have it)."""
     hits, said, real = agreement(predicted, truth).sum(axis=0).reshape(3, -1)
@@ -87,6 +91,11 @@ def _group(names: Sequence[str]) -> Callable[[FloatArray], FloatArray]:
 
 
 _FINISH = tuple(_group(names) for names in GROUPS.values())
+
+
+def _counts(sums: FloatArray) -> FloatArray:
+    """Sums [..., 42] as hits, said, real [3, ..., 14]."""
+    return np.moveaxis(sums.reshape(*sums.shape[:-1], 3, len(OBSERVATIONS)), -2, 0)
 
 
 def _finish(sums: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rrg.data.study import SPLITS
 from rrg.errors import UserError
+from rrg.metrics.rexrank import is_rexrank, read_rexrank
 
 KEYS = ("study", "generated", "reference", "section")
 
@@ -29,12 +30,12 @@ class Predictions:
 
 
 def read_predictions(path: Path, section: str) -> Predictions:
-    """All rows, checked. `section` is what the protocol scores.
+    """All rows, checked. `section` is what the protocol scores. A `.json` file is read as ReXrank's.
 
     Raises:
         UserError: no such file, no rows, a line that is not a prediction, a study twice, another section, mixed splits.
     """
-    rows = [_row(path, number, line) for number, line in _lines(path)]
+    rows = read_rexrank(path, section) if is_rexrank(path) else [_row(path, number, line) for number, line in _lines(path)]
     if not rows:
         raise UserError(f"{path}: has no predictions; run `rrg generate` again")
     seen: set[str] = set()
@@ -50,8 +51,8 @@ def read_predictions(path: Path, section: str) -> Predictions:
     return Predictions(path, tuple(rows), _split(path, rows))
 
 
-def check_complete(predictions: Predictions, expected: Collection[str], partial: bool) -> int:
-    """Compare with the ids of the split; returns how many studies have no prediction (always 0 unless `partial`).
+def check_complete(predictions: Predictions, expected: Collection[str], partial: bool) -> list[str]:
+    """Compare with the ids of the split; returns the studies that have no prediction (always none unless `partial`).
 
     Raises:
         UserError: a study that the split does not have, or studies without prediction and not `partial`.
@@ -69,7 +70,7 @@ def check_complete(predictions: Predictions, expected: Collection[str], partial:
             f"{predictions.path}: {len(found)} predictions for the {len(known)} studies of split {predictions.split!r} "
             f"(first without: {missing[0]}); run `rrg generate` to its end, or score what is there with --partial"
         )
-    return len(missing)
+    return missing
 
 
 def in_order(predictions: Predictions, studies: Sequence[str]) -> list[str]:

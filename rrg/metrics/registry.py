@@ -10,13 +10,17 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rrg.data.protocol import Protocol
 from rrg.metrics import observations
 from rrg.metrics.bleu import bleu
+from rrg.metrics.bleu_13a import bleu_13a
+from rrg.metrics.bleu_study import bleu_2_study
 from rrg.metrics.cider import cider
 from rrg.metrics.meteor import meteor_sets
 from rrg.metrics.ngrams import PairTables, count_pairs
 from rrg.metrics.observations import Labels, Uncertain
 from rrg.metrics.rouge import rouge_l
+from rrg.metrics.rouge_stemmed import rouge_l_stemmed
 from rrg.metrics.statistics import FloatArray, Statistics
 
 
@@ -59,6 +63,9 @@ FAMILIES: dict[str, Callable[[Sequence[ReportPairs]], list[Statistics]]] = {
     "rouge_l": lambda sets: [rouge_l(pairs.hypotheses, pairs.references) for pairs in sets],
     "cider": lambda sets: [cider(pairs.tables) for pairs in sets],
     "meteor": lambda sets: meteor_sets([(pairs.hypotheses, pairs.references) for pairs in sets]),
+    "sacrebleu": lambda sets: [bleu_13a(pairs.hypotheses, pairs.references) for pairs in sets],
+    "rouge_l_stemmed": lambda sets: [rouge_l_stemmed(pairs.hypotheses, pairs.references) for pairs in sets],
+    "bleu_2_study": lambda sets: [bleu_2_study(pairs.tables) for pairs in sets],
 }
 
 _GROUPS = {
@@ -83,7 +90,16 @@ METRICS: dict[str, Metric] = {
     "rouge_l": Metric("ROUGE-L F, beta 1.2, mean over studies (pycocoevalcap)", "rouge_l"),
     "cider": Metric("CIDEr, document frequencies of the scored references (pycocoevalcap)", "cider", high=10.0),
     "meteor": Metric("METEOR 1.5, corpus level (Java)", "meteor"),
+    "sacrebleu_1": Metric("BLEU-1, corpus level, 13a tokens, case kept (sacrebleu)", "sacrebleu"),
+    "sacrebleu_4": Metric("BLEU-4, corpus level, 13a tokens, case kept (sacrebleu)", "sacrebleu"),
+    "rouge_l_stemmed": Metric("ROUGE-L F1 of Porter stems, mean over studies (rouge_score)", "rouge_l_stemmed"),
+    "bleu_2_study": Metric("BLEU-2 of each study, mean over studies (fast_bleu, as ReXrank)", "bleu_2_study"),
 }
+
+
+def metrics_of(protocol: Protocol) -> tuple[str, ...]:
+    """What is scored under a protocol: findings and observations under every one, then its own likenesses of words."""
+    return (*observations.NAMES, *protocol.metrics)
 
 
 def families_of(metrics: Sequence[str]) -> list[str]:

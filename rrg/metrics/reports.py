@@ -29,13 +29,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a protocol reads reports. `cut` shortens cleaned references for protocols with `truncate_tokens`.
+    """How a protocol reads reports. `cut` shortens cleaned references for protocols with `truncate_tokens`; `label` reads labels.
 
     Raises UserError where such a protocol is given no `cut`.
     """
 
     protocol: Protocol
     cut: Cut | None = None
+    label: Callable[[str], Labels] = label_report
 
     def __post_init__(self) -> None:
         if self.protocol.truncate_tokens is not None and self.cut is None:
@@ -51,11 +52,11 @@ class Reading:
 
     def reference(self, raw: str) -> Report:
         """A reference report."""
-        return Report(raw, self.reference_text(raw), label_report(raw))
+        return Report(raw, self.reference_text(raw), self.label(raw))
 
     def generated(self, raw: str) -> Report:
         """A report that a model wrote; a cleaning must not make words (a full stop) of one that has none."""
-        return Report(raw, self.protocol.generated(raw) if raw.strip() else "", label_report(raw))
+        return Report(raw, self.protocol.generated(raw) if raw.strip() else "", self.label(raw))
 
 
 def token_cut(tokenizer: Any, tokens: int) -> Cut:

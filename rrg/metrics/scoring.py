@@ -5,22 +5,24 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rrg.data.protocols import Protocol
 from rrg.errors import UserError, nearest
+from rrg.metrics import observations
 from rrg.metrics.controls import make_controls
 from rrg.metrics.diversity import diversity
-from rrg.metrics.intervals import LEVEL
+from rrg.metrics.intervals import LEVEL, Method
+from rrg.metrics.labelled import labeller_of
 from rrg.metrics.observations import Uncertain, per_observation
-from rrg.metrics.registry import METRICS
+from rrg.metrics.registry import METRICS, metrics_of
 from rrg.metrics.reports import Cut, Reading, Report, pair
 from rrg.metrics.scored import Value, score_groups
 from rrg.observations.labels import VERSION as LABELLER
 
-# What `point_scores` computes: all but METEOR, whose program takes ten seconds to start.
-METRIC_NAMES = tuple(name for name in METRICS if name != "meteor")
+# What `point_scores` computes, whatever the protocol: findings, and the likenesses of words that take no program and no package.
+METRIC_NAMES = (*observations.NAMES, "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
 
 _MODEL = "model"  # the name of the group that is no control
 
@@ -46,7 +48,11 @@ class ControlScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything that is known of a predictions file under one protocol. `empty` counts texts without words by side."""
+    """Everything that is known of a predictions file under one protocol.
+
+    `empty` counts texts without words by side, and `empty_studies` names the studies. Metrics that programs of their own compute
+    are entries of `metrics` like all others (`with_entries`); those that the protocol reports and nobody ran are missing.
+    """
 
     protocol: Protocol
     count: int
@@ -56,6 +62,15 @@ class Scores:
     observations: dict[str, dict[str, float | int]]
     empty: dict[str, int]
     settings: dict[str, Any]
+    empty_studies: dict[str, list[str]] = field(default_factory=dict)
+
+    def with_entries(self, entries: Mapping[str, Value]) -> Scores:
+        """These scores with the values of further metrics; an entry of the same name is replaced."""
+        return replace(self, metrics={**self.metrics, **entries})
+
+    def without_entry(self, name: str) -> Scores:
+        """These scores without one entry (a metric that turned out to be several)."""
+        return replace(self, metrics={key: value for key, value in self.metrics.items() if key != name})
 
     def to_json(self, **more: Any) -> dict[str, Any]:
         """The record of a scores file; `more` (split, predictions, …) goes before the numbers."""
@@ -64,6 +79,7 @@ class Scores:
             **more,
             "count": self.count,
             "empty": self.empty,
+            "empty_studies": self.empty_studies,
             "settings": self.settings,
             "versions": versions(),
             "metrics": {name: value.to_json() for name, value in self.metrics.items()},
@@ -95,30 +111,39 @@ def score_predictions(
     train_reports: Sequence[str] | None,
     val_reports: Sequence[str] | None,
     shuffled: Sequence[str] | None = None,
+    retrieved: Sequence[str] | None = None,
+    blank: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     bootstrap: int = 1000,
+    method: Method = "percentile",
     seed: int = 0,
-    uncertain: Uncertain = "negative",
+    uncertain: Uncertain | None = None,
     cut: Cut | None = None,
 ) -> Scores:
     """Score `rows` (`generated` and `reference`, raw) with all controls, each with the same metrics and intervals.
 
     `train_reports` and `val_reports` are raw texts of the protocol's section; None where unknown, and the controls made of
-    them are then listed as missing. `shuffled` are reports that the model wrote from another study's films, one per row.
+    them are then listed as missing. One text per row: `shuffled` are reports that the model wrote from another study's films,
+    `blank` from films without content, `retrieved` the training reports of the nearest films. `metrics` and `uncertain` are the
+    protocol's unless given.
 
     Raises:
         UserError: no rows, no reference with text, an unknown metric, or no `cut` for a protocol that needs one.
     """
     reading, names = _checked(rows, protocol, cut, metrics)
+    uncertain = protocol.uncertain if uncertain is None else uncertain
+    raw = [text for row in rows for text in (row["generated"], row["reference"])]
+    reading = replace(reading, label=labeller_of([*raw, *(shuffled or ()), *(retrieved or ()), *(blank or ())]))
     references = [reading.reference(row["reference"]) for row in rows]
     generated = [reading.generated(row["generated"]) for row in rows]
-    others = None if shuffled is None else [reading.generated(text) for text in shuffled]
     controls = make_controls(
         generated,
         reading,
         train_reports=train_reports,
         val_reports=val_reports,
-        regenerated=others,
+        regenerated=_written(reading, shuffled),
+        retrieved=retrieved,
+        blank=_written(reading, blank),
         seed=seed,
         uncertain=uncertain,
     )
@@ -126,7 +151,7 @@ def score_predictions(
 
     lists = {_MODEL: (generated,), **{name: control.repetitions for name, control in controls.items() if control.repetitions}}
     groups = {name: [pair(reports, references, uncertain) for reports in repetitions] for name, repetitions in lists.items()}
-    values = score_groups(groups, names, bootstrap=bootstrap, seed=seed)
+    values = score_groups(groups, names, bootstrap=bootstrap, seed=seed, method=method)
     varied = {
         name: diversity([report.text for report in first], [report.labels for report in first], train_texts)
         for name, (first, *_) in lists.items()
@@ -134,7 +159,7 @@ def score_predictions(
     return Scores(
         protocol=protocol,
         count=len(rows),
-        metrics=values[_MODEL],
+        metrics=values[_MODEL] | _not_computed(protocol, metrics, len(rows)),
         controls={
             name: ControlScores(control.description, values.get(name, {}), varied.get(name, {}), control.missing)
             for name, control in controls.items()
@@ -142,9 +167,11 @@ def score_predictions(
         diversity=varied[_MODEL],
         observations=per_observation(*pair(generated, references, uncertain).positives),
         empty={"generated": _empty(generated), "reference": _empty(references)},
+        empty_studies={"generated": _without_words(rows, generated), "reference": _without_words(rows, references)},
         settings={
             "bootstrap": bootstrap,
             "level": LEVEL,
+            "interval": method,
             "seed": seed,
             "uncertain": uncertain,
             "labels": f"{LABELLER}, raw text of both sides",
@@ -157,7 +184,7 @@ def score_predictions(
 def versions() -> dict[str, str]:
     """Versions that a score depends on."""
     found = {"python": platform.python_version(), "labeller": LABELLER}
-    for name in ("rrg", "numpy", "pycocoevalcap"):
+    for name in ("rrg", "numpy", "pycocoevalcap", "sacrebleu", "rouge-score"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -172,11 +199,26 @@ def _checked(
         raise UserError("no predictions to score: the set is empty")
     if not any(row["reference"].strip() for row in rows):
         raise UserError(f"none of the {len(rows)} references has any text: predictions of another section?")
-    names = tuple(METRICS) if metrics is None else tuple(dict.fromkeys(metrics))
+    names = metrics_of(protocol) if metrics is None else tuple(dict.fromkeys(metrics))
     for name in names:
         if name not in METRICS:
             raise UserError(f"metric {name!r} is not known; {nearest(name, METRICS)}")
     return Reading(protocol, cut), names
+
+
+def _not_computed(protocol: Protocol, metrics: Sequence[str] | None, count: int) -> dict[str, Value]:
+    """The protocol's metrics of other programs, as missing; none where the caller chose metrics."""
+    reason = "a program of its own computes it, and it was not run (--external)"
+    return {name: Value(None, count, missing=reason) for name in protocol.external} if metrics is None else {}
+
+
+def _written(reading: Reading, texts: Sequence[str] | None) -> list[Report] | None:
+    return None if texts is None else [reading.generated(text) for text in texts]
+
+
+def _without_words(rows: Sequence[Mapping[str, Any]], reports: Sequence[Report]) -> list[str]:
+    """Ids of the studies whose text has no words; rows without ids have none to give."""
+    return [row["study"] for row, report in zip(rows, reports, strict=True) if not report.text.split() and "study" in row]
 
 
 def _empty(reports: Sequence[Report]) -> int:

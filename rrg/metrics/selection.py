@@ -17,10 +17,10 @@ import numpy as np
 from rrg.data.study import OBSERVATIONS
 from rrg.metrics.bleu import corpus_bleu
 from rrg.metrics.cider import bigrams, inverse_frequency, length_penalty, norm
+from rrg.metrics.labelled import labeller_of
 from rrg.metrics.ngrams import ORDERS, NgramTable, count_ngrams
 from rrg.metrics.observations import GROUPS, Uncertain, positives
 from rrg.metrics.statistics import FloatArray
-from rrg.observations.labels import label_report
 
 # Candidates counted at once; bounds the memory of the n-gram tables.
 _CHUNK = 1 << 14
@@ -41,7 +41,8 @@ def best_constant(candidates: Sequence[str], references: Sequence[str]) -> int:
 def best_constant_findings(candidates: Sequence[str], references: Sequence[str], uncertain: Uncertain = "negative") -> int:
     """Index of the candidate with the highest micro F1 over the thirteen findings, the first of equals. Texts are raw."""
     columns = [OBSERVATIONS.index(name) for name in GROUPS["findings"]]
-    said, real = (positives([label_report(text) for text in texts], uncertain)[:, columns] for texts in (candidates, references))
+    label = labeller_of([*candidates, *references])
+    said, real = (positives([label(text) for text in texts], uncertain)[:, columns] for texts in (candidates, references))
     hits = said @ real.sum(axis=0)
     f1 = 2 * hits / np.maximum(said.sum(axis=1) * len(references) + real.sum(), 1)
     return int(np.argmax(f1))

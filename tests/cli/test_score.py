@@ -70,7 +70,7 @@ def test_in_a_run(run, capsys):
     assert record["settings"]["bootstrap"] == 20 and record["settings"]["train_reports"] == 3
     assert record["predictions"]["file"] == "test.jsonl" and len(record["predictions"]["sha256"]) == 64
     assert record["metrics"]["bleu_1"]["value"] == pytest.approx(1)
-    assert not any(entry.get("missing") for entry in record["controls"].values())
+    assert {name for name, entry in record["controls"].items() if entry.get("missing")} == {"retrieved", "blank"}
 
 
 def test_outside_a_run(tmp_path, shards, capsys):
@@ -102,7 +102,7 @@ def test_partial(run, capsys):
     assert "3 predictions for the 4 studies" in captured.err and "--partial" in captured.err and not captured.out
     assert score(file, "--partial") == 0
     record = json.loads((run / "scores" / "test.r2gen_iu.json").read_text())
-    assert record["partial"] == {"predictions": 3, "studies": 4}
+    assert record["partial"] == {"predictions": 3, "studies": 4, "without": ["test3"]}
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,49 @@ def test_other_shuffled_studies_are_refused(run, capsys):
     put(run / "predictions" / "test.shuffled.jsonl", rows()[:2])
     assert score(run / "predictions" / "test.jsonl") == 2
     assert "test.shuffled.jsonl" in capsys.readouterr().err
+
+
+def test_blank_and_retrieved_controls(run, capsys):
+    put(run / "predictions" / "test.blank.jsonl", rows(generated=["Clear."] * 4))
+    header = {"format": 1, "kind": "observation labels", "source": "retrieved"}
+    near = [{"study": f"test{n}", "split": "test", "labels": {}, "neighbours": [{"study": "train1"}]} for n in range(4)]
+    file = put(run / "near.jsonl", [header, *near])
+    assert score(run / "predictions" / "test.jsonl", "--retrieved", file) == 0
+    controls = json.loads((run / "scores" / "test.r2gen_iu.json").read_text())["controls"]
+    assert controls["blank"]["diversity"]["distinct_reports"] == controls["retrieved"]["diversity"]["distinct_reports"] == 1
+    for lines, word in (
+        ([header | {"source": "image"}, *near], "--from retrieved"),
+        ([header, *near[:3]], "1 studies"),
+        ([header, near[0] | {"neighbours": [{"study": "gone"}]}, *near[1:]], "gone"),
+    ):
+        put(run / "near.jsonl", lines)
+        assert score(run / "predictions" / "test.jsonl", "--retrieved", file) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_outputs_beside_the_scores(run, tmp_path, capsys):
+    places = {flag: tmp_path / flag for flag in ("csv", "rrg24", "rexrank")}
+    put(run / "predictions" / "test.jsonl", rows(generated=["Two\nlines.", *TEST[1:]]))
+    assert (
+        score(run / "predictions" / "test.jsonl", *(word for flag, path in places.items() for word in (f"--{flag}", path))) == 0
+    )
+    assert places["rrg24"].read_text().splitlines()[:2] == ["Two lines.", TEST[1]]
+    table = places["csv"].read_text()
+    assert table.count("\n") == 5 and "test1,7,7,1.0" in table and "pleural" not in table
+    again = tmp_path / "back.json"
+    again.write_bytes(places["rexrank"].read_bytes())
+    assert json.loads(again.read_text())["test1"]["section_findings"] == TEST[1]
+    assert score(again, "--protocol", "findings", "--shards", "none", "--bootstrap", 0, "--json", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text())["metrics"]["findings_micro_f1"]["value"] == 1
+    assert score(run / "predictions" / "test.jsonl", "--csv", tmp_path / "x", "--rrg24", tmp_path / "x") == 2
+    assert "two outputs" in capsys.readouterr().err
+
+
+def test_failed_and_external_metrics_are_entries_that_say_why(run):
+    assert main(["score", str(run / "predictions" / "test.jsonl"), "--protocol", "rrg24_findings", "--bootstrap", "0"]) == 0
+    record = json.loads((run / "scores" / "test.rrg24_findings.json").read_text())
+    assert {"bertscore", "chexbert", "radgraph"} == {name for name, entry in record["metrics"].items() if entry.get("missing")}
+    assert record["metrics"]["rouge_l_stemmed"]["value"] == 1 and "cider" not in record["metrics"]
 
 
 def test_report_text_never_reaches_a_message(run, capsys):

@@ -86,13 +86,21 @@ def test_regenerated_reports_replace_the_permutations():
     assert controls(["A.", "B."], regenerated=other)["shuffled"].repetitions == (tuple(other),)
 
 
+def test_retrieved_and_blank_reports_are_controls():
+    made = controls(["A.", "B."], retrieved=["Near. One.", "Two."], blank=[READING.generated("Dark."), READING.generated("")])
+    assert [report.text for report in made["retrieved"].repetitions[0]] == ["near . one .", "two ."]
+    assert [report.text for report in made["blank"].repetitions[0]] == ["dark .", ""]
+
+
 def test_what_cannot_be_made_says_why():
     made = controls(["A."], train=None)
     assert {name for name, control in made.items() if control.missing} == {
         "constant",
         "constant_findings",
         "random_train",
+        "retrieved",
         "shuffled",
+        "blank",
     }
     assert "training" in made["constant"].missing and "two studies" in made["shuffled"].missing
     assert "validation" in controls(["A.", "B."], val=[""])["constant"].missing

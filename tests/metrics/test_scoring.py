@@ -30,8 +30,10 @@ def test_record(rows, openi):
     train, val = ([study["findings"] for study in openi(split)][:80] for split in ("train", "val"))
     record = json.loads(json.dumps(scored(rows, train_reports=train, val_reports=val).to_json(split="test")))
     assert record["protocol"]["name"] == "r2gen_iu" and record["split"] == "test" and record["count"] == 60
-    assert set(record["controls"]) == {"constant", "constant_findings", "random_train", "shuffled"}
-    for part in (record, *record["controls"].values()):
+    made = {name: entry for name, entry in record["controls"].items() if "missing" not in entry}
+    assert set(made) == {"constant", "constant_findings", "random_train", "shuffled"}
+    assert set(record["controls"]) - set(made) == {"retrieved", "blank"}
+    for part in (record, *made.values()):
         assert tuple(part["metrics"]) == FAST
         for name, entry in part["metrics"].items():
             low, high = entry["interval"]
