@@ -1,4 +1,4 @@
-"""The launches of the kernels, and the sums that follow them.
+"""The launches of the kernels.
 
 Every wrapper takes tensors of any device: on "meta" under `proof.aot.compiling`, on "cpu" under the interpreter.
 """
@@ -60,42 +60,45 @@ def backward(
 
 def _backward_pairs(given: tuple[Tensor, ...], pairs: Pairs, tile: Tile) -> tuple[Tensor, Tensor]:
     """Gradients by u and v."""
+    from rrg_kernels.mine.partial import folded, partial_sums
     from rrg_kernels.mine.triton import mine_backward_pairs
 
     u, v, weight = given[:3]
     sources, batch, width = u.shape
     columns = given[6].shape[2]
     rows, down, over, across = rectangles(-(-batch // tile.i), -(-columns // tile.j), sources, pairs.partners is not None)
-    grad_u = u.new_empty(across, sources, batch, width, dtype=torch.float32)
-    grad_v = u.new_empty(down if pairs.partners is None else columns, sources, batch, width, dtype=torch.float32)
+    grad_u = partial_sums(u, across, u.numel())
+    grad_v = partial_sums(v, (down if pairs.partners is None else columns) * sources, v.numel())
     mine_backward_pairs[(down, across, sources)](
         *given, grad_u, grad_v, batch, columns, rows, over, pairs.bound,
         **_constants(weight, pairs, tile), GP=padded(weight.shape[0], tile.n), WIDTH=power(width),
     )  # fmt: skip
-    return grad_u.sum(0).to(u.dtype), grad_v.sum((0, 1)).to(v.dtype)
+    return folded(grad_u, u), folded(grad_v, v)
 
 
 def _backward_weights(given: tuple[Tensor, ...], pairs: Pairs, tile: Tile) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients by W₂, b₂, w and b."""
+    from rrg_kernels.mine.partial import folded, partial_sums
     from rrg_kernels.mine.triton import mine_backward_weights
 
     u, _, weight, bias, last = given[:5]
+    parameters = (weight, bias, last, last[:1])
     sources, batch, width = u.shape
     second, columns = weight.shape[0], given[6].shape[2]
     owners = -(-second // tile.n)
     tiles = -(-batch // tile.i) * -(-columns // tile.j) * sources
     parts = max(1, min(tiles // TILES_PER_PART, PROGRAMS // owners))
-    sums = [u.new_empty(parts, *shape, dtype=torch.float32) for shape in ((second, width), (second,), (second,), ())]
+    sums = [partial_sums(u, parts, parameter.numel()) for parameter in parameters]
     *known, total, grad_joint, grad_marginal = given
     # The score's gradients enter a product in the parameters' dtype: in units of the largest they fit into half precision.
     unit = torch.maximum(grad_joint.abs().amax(), grad_marginal.abs().amax() / batch)
     unit = torch.where(unit == 0, 1.0, unit)
     mine_backward_weights[(owners, parts)](
-        *known, total, grad_joint / unit, grad_marginal / unit, *sums, batch, columns, sources, pairs.bound,
+        *known, total, grad_joint / unit, grad_marginal / unit, unit, *sums, batch, columns, sources, pairs.bound,
         **_constants(weight, pairs, tile), WIDTH=power(width),
     )  # fmt: skip
-    grad_weight, grad_bias, grad_last, grad_last_bias = (part.sum(0) * unit for part in sums)
-    return grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), grad_last.to(last.dtype), grad_last_bias.to(last.dtype)[None]
+    grad_weight, grad_bias, grad_last, grad_last_bias = map(folded, sums, parameters)
+    return grad_weight, grad_bias, grad_last, grad_last_bias
 
 
 def _constants(weight_gh: Tensor, pairs: Pairs, tile: Tile) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A program takes tiles of BLOCK_I × BLOCK_J pairs of one source: it adds rows of u and v in registers, multiplies by W₂ on tensor
 cores and goes on from the accumulator. Nothing of size pairs × width is ever stored, only the score of each pair where a backward
-pass will follow. What several programs contribute to is left as partial sums, each element stored by one program, and put
-together by PyTorch in a fixed order (`launch`): a result does not depend on the order in which programs finish.
+pass will follow. What several programs contribute to is left as partial sums, each element stored by one program, and folded
+in a fixed order (`partial`): a result does not depend on the order in which programs finish.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from rrg_kernels.mine.partial import lines
 from rrg_kernels.mine.tiles import add_rows, bounded, columns_of, first_layer, kinds, score_gradient, second_layer
 
 
@@ -63,13 +64,14 @@ def mine_backward_pairs(
     """Gradients by u and v.
 
     A program owns a rectangle of rows × columns tiles of one source. It adds what its pairs give to its own slice of the partial
-    sums, DU [rectangles across, S, B, H] and DV [rectangles down, S, B, H] (listed: DV [J, S, B, H], each element stored once).
+    sums, DU [rectangles across, S · B · H] and DV [rectangles down · S, B · H] (listed: DV [J · S, B · H], each element stored
+    once); a part begins at a cache line of its own.
     """
     down, across, source = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     sources = tl.num_programs(2)
     here = source.to(tl.int64) * B * H
-    DU += across.to(tl.int64) * sources * B * H + here
-    DV += here if LISTED else down.to(tl.int64) * sources * B * H + here
+    DU += across.to(tl.int64) * lines(sources * B * H) + here
+    DV += ((0 if LISTED else down.to(tl.int64) * sources) + source) * lines(B * H)
     SCORES += source.to(tl.int64) * B * J
     total, grad_joint, grad_marginal = tl.load(TOTAL + source), tl.load(GRAD_JOINT + source), tl.load(GRAD_MARGINAL + source)
     k = tl.arange(0, WIDTH)
@@ -96,8 +98,8 @@ def mine_backward_pairs(
             add_rows(DU, i, k, B, H, tl.sum(grad, axis=1), column > 0)
             if LISTED:
                 inside = ((i < B)[:, None] & (c < J)[None, :])[:, :, None] & (k < H)[None, None, :]
-                at = (c[None, :].to(tl.int64) * sources * B + j)[:, :, None] * H + k[None, None, :]
-                tl.store(DV + at, grad, mask=inside)
+                at = c[None, :].to(tl.int64) * sources * lines(B * H) + j * H
+                tl.store(DV + at[:, :, None] + k[None, None, :], grad, mask=inside)
             else:
                 add_rows(DV, c, k, B, H, tl.sum(grad, axis=0), row > 0)
             tl.debug_barrier()  # the next tile reads sums that other threads of this program have just stored
@@ -106,8 +108,8 @@ def mine_backward_pairs(
 @triton.jit(do_not_specialize=["B", "J", "rows", "columns", "S"])
 def mine_backward_weights(
     U: tl.tensor, V: tl.tensor, W2: tl.tensor, B2: tl.tensor, W3: tl.tensor, PARTNERS: tl.tensor, SCORES: tl.tensor,
-    TOTAL: tl.tensor, GRAD_JOINT: tl.tensor, GRAD_MARGINAL: tl.tensor, DW2: tl.tensor, DB2: tl.tensor, DW3: tl.tensor,
-    DB3: tl.tensor, B: tl.tensor, J: tl.tensor, S: tl.tensor, bound: tl.tensor,
+    TOTAL: tl.tensor, GRAD_JOINT: tl.tensor, GRAD_MARGINAL: tl.tensor, UNIT: tl.tensor, DW2: tl.tensor, DB2: tl.tensor,
+    DW3: tl.tensor, DB3: tl.tensor, B: tl.tensor, J: tl.tensor, S: tl.tensor, bound: tl.tensor,
     H: tl.constexpr, G: tl.constexpr, HP: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
     LISTED: tl.constexpr, WITH_JOINT: tl.constexpr, BOUNDED: tl.constexpr, PRECISION: tl.constexpr,
@@ -115,7 +117,8 @@ def mine_backward_weights(
     """Gradients by W₂ [G, H], b₂ [G], w [G] and b, one partial sum per program of the second axis.
 
     A program owns BLOCK_N units of the second layer and every Q-th tile of all sources. The scores are known, so only its own
-    units' pre-activations are needed: no product of the forward pass is computed twice over the programs.
+    units' pre-activations are needed: no product of the forward pass is computed twice over the programs. What comes from above
+    is in units of UNIT, so that the score's gradients fit into a product in half precision.
     """
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, WIDTH)
@@ -144,9 +147,10 @@ def mine_backward_weights(
         grad_last_b += tl.sum(delta, axis=0)
         hidden = first_layer(rows, V, i, j, c, k, B, J, H, BLOCK_I, BLOCK_J, WIDTH, LISTED).to(W2.dtype.element_ty)
         grad_w = tl.dot(tl.trans(back.to(W2.dtype.element_ty)), hidden, grad_w, input_precision=PRECISION)
-    part = tl.program_id(1).to(tl.int64)
+    part, unit = tl.program_id(1).to(tl.int64), tl.load(UNIT)
+    last *= unit
     grad_w *= last[:, None]
-    tl.store(DW2 + part * G * H + n[:, None] * H + k[None, :], grad_w, mask=(n < G)[:, None] & (k < H)[None, :])
-    tl.store(DB2 + part * G + n, grad_b * last, mask=n < G)
-    tl.store(DW3 + part * G + n, grad_last, mask=n < G)
-    tl.store(DB3 + part, grad_last_b, mask=tl.program_id(0) == 0)
+    tl.store(DW2 + part * lines(G * H) + n[:, None] * H + k[None, :], grad_w, mask=(n < G)[:, None] & (k < H)[None, :])
+    tl.store(DB2 + part * lines(G) + n, grad_b * last, mask=n < G)
+    tl.store(DW3 + part * lines(G) + n, grad_last * unit, mask=n < G)
+    tl.store(DB3 + part * lines(1), grad_last_b * unit, mask=tl.program_id(0) == 0)

@@ -7,7 +7,8 @@ Inside `counting()` the interpreter's memory operations and dots are watched whi
   must move at least, were the cache infinite.
 - `dram(arch)`: bytes that reach memory through that card's L2, as a least-recently-used, write-back cache of whole sectors.
   Programs run in waves of `wave` at a time, in launch order; a sector is fetched once per wave and again only where more than the
-  cache's size of other sectors were touched since.
+  cache's size of other sectors were touched since. What a program itself has written it finds in the cache when it reads it
+  again. A line that a kernel discards is dropped without being written back, if it is still in the cache by then.
 
 `counting(compute=False)` skips the arithmetic (floating-point loads give zeros, dots add nothing) so that published sizes can be
 counted; addresses, masks and integer loads, and with them what is counted, stay exact.
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from rrg_kernels.dispatch import KernelError, interpreting
+from rrg_kernels.proof.assembly import LINE, discarded, unused
 from rrg_kernels.proof.resources import MULTIPROCESSORS
 
 SECTOR = 32  # bytes: the smallest piece that moves between memory and L2
@@ -32,10 +34,12 @@ PAGE = 21  # binary logarithm of the sectors that one bitmap holds
 
 @dataclass
 class Wave:
-    """Sectors that the programs of one wave read and write, each sorted and once."""
+    """Sectors that the programs of one wave read (other than what they have written themselves), write and at last discard, each
+    sorted and once."""
 
     reads: np.ndarray
     writes: np.ndarray
+    discards: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
 
 @dataclass
@@ -72,7 +76,7 @@ def dram_bytes(waves: list[Wave], capacity: int) -> int:
     """
     if not waves:
         return 0
-    sectors = np.unique(np.concatenate([part for wave in waves for part in (wave.reads, wave.writes)]))
+    sectors = np.unique(np.concatenate([part for wave in waves for part in (wave.reads, wave.writes, wave.discards)]))
     last = np.full(len(sectors), -1)
     dirty = np.zeros(len(sectors), dtype=bool)
     room, moved = capacity // SECTOR, 0
@@ -89,6 +93,8 @@ def dram_bytes(waves: list[Wave], capacity: int) -> int:
         moved += int((~found[reads]).sum())
         dirty[writes] = True
         last[touched] = step
+        discards = np.searchsorted(sectors, wave.discards)
+        dirty[discards], last[discards] = False, -1
     return (moved + int(dirty.sum())) * SECTOR
 
 
@@ -136,6 +142,8 @@ class _Watch:
         self._program = 0
         self._reads: dict[int, _Sectors] = defaultdict(_Sectors)
         self._writes: dict[int, _Sectors] = defaultdict(_Sectors)
+        self._discards: dict[int, _Sectors] = defaultdict(_Sectors)
+        self._authors = _Authors()
 
     def set_grid_dim(self, x: int, y: int, z: int) -> None:
         self.finish_launch()
@@ -149,19 +157,19 @@ class _Watch:
         self._builder.set_grid_idx(self._self, x, y, z)
 
     def create_masked_load(self, ptrs: Any, mask: Any, other: Any, *rest: Any) -> Any:
-        self.traffic.read += self._touch(self._reads, ptrs, mask)
+        self.traffic.read += self._touch_read(ptrs, mask)
         dtype = ptrs.get_element_ty()
         if self._compute or not dtype.is_floating():
             return self._builder.create_masked_load(self._self, ptrs, mask, other, *rest)
         return type(ptrs)(np.broadcast_to(_zero(dtype), ptrs.data.shape), dtype)
 
     def create_masked_store(self, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        self.traffic.written += self._touch(self._writes, ptrs, mask)
+        self.traffic.written += self._touch_written(ptrs, mask)
         return self._builder.create_masked_store(self._self, ptrs, value, mask, *rest) if self._compute else None
 
     def create_atomic_rmw(self, operation: Any, ptr: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        self.traffic.read += self._touch(self._reads, ptr, mask)
-        self.traffic.written += self._touch(self._writes, ptr, mask)
+        self.traffic.read += self._touch_read(ptr, mask)
+        self.traffic.written += self._touch_written(ptr, mask)
         return self._builder.create_atomic_rmw(self._self, operation, ptr, value, mask, *rest)
 
     def create_dot(self, a: Any, b: Any, d: Any, *rest: Any) -> Any:
@@ -169,19 +177,68 @@ class _Watch:
         self.traffic.flops += 2 * int(np.prod(batch, dtype=np.int64)) * m * k * b.data.shape[-1]
         return self._builder.create_dot(self._self, a, b, d, *rest) if self._compute else d
 
+    def create_inline_asm(self, code: str, constraints: str, values: Any, *rest: Any) -> Any:
+        lines = discarded(code, values)
+        parts = np.arange(LINE // SECTOR, dtype=np.uint64)
+        self._discards[self._program // self._wave].add((lines[:, None] // SECTOR + parts).ravel())
+        if self._compute:
+            return self._builder.create_inline_asm(self._self, code, constraints, values, *rest)
+        return unused(values)
+
     def finish_launch(self) -> None:
         """Close the waves of the launch that has just run."""
-        for index in sorted({*self._reads, *self._writes}):
-            self.traffic.waves.append(Wave(self._reads[index].sorted(), self._writes[index].sorted()))
-        self._reads.clear()
-        self._writes.clear()
+        kinds = (self._reads, self._writes, self._discards)
+        for index in sorted({index for kind in kinds for index in kind}):
+            self.traffic.waves.append(Wave(*(kind[index].sorted() for kind in kinds)))
+        for kind in kinds:
+            kind.clear()
 
-    def _touch(self, kind: dict[int, _Sectors], ptrs: Any, mask: Any) -> int:
-        """Note the sectors under the mask; their elements' bytes."""
-        addresses = ptrs.data[np.broadcast_to(mask.data.astype(bool), ptrs.data.shape)]
+    def _touch_read(self, ptrs: Any, mask: Any) -> int:
+        """Note the sectors under the mask that this program has not written itself; bytes of all its elements."""
+        addresses = _addresses(ptrs, mask)
         if addresses.size:
-            kind[self._program // self._wave].add(addresses // SECTOR)
-        return addresses.size * max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
+            sectors = self._authors.of_others(addresses // SECTOR, self.traffic.programs)
+            if sectors.size:
+                self._reads[self._program // self._wave].add(sectors)
+        return _bytes(addresses, ptrs)
+
+    def _touch_written(self, ptrs: Any, mask: Any) -> int:
+        """Note the sectors under the mask as written by this program; their elements' bytes."""
+        addresses = _addresses(ptrs, mask)
+        if addresses.size:
+            self._writes[self._program // self._wave].add(addresses // SECTOR)
+            self._authors.add(addresses // SECTOR, self.traffic.programs)
+        return _bytes(addresses, ptrs)
+
+
+def _addresses(ptrs: Any, mask: Any) -> np.ndarray:
+    return ptrs.data[np.broadcast_to(mask.data.astype(bool), ptrs.data.shape)]
+
+
+def _bytes(addresses: np.ndarray, ptrs: Any) -> int:
+    return addresses.size * max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
+
+
+class _Authors:
+    """Which program wrote a sector last, as tables of 2²¹ sectors each; programs are numbered over all launches, from 1."""
+
+    def __init__(self) -> None:
+        self._tables: dict[int, np.ndarray] = {}
+
+    def add(self, sectors: np.ndarray, program: int) -> None:
+        for page in _pages(sectors):
+            table = self._tables.setdefault(int(page), np.zeros(1 << PAGE, dtype=np.int32))
+            table[_within(sectors, page)] = program
+
+    def of_others(self, sectors: np.ndarray, program: int) -> np.ndarray:
+        """Those of `sectors` that another program wrote last, or none."""
+        written = [page for page in _pages(sectors) if int(page) in self._tables]
+        if not written:
+            return sectors
+        others = np.ones(sectors.shape, dtype=bool)
+        for page in written:
+            others[sectors >> PAGE == page] = self._tables[int(page)][_within(sectors, page)] != program
+        return sectors[others]
 
 
 class _Sectors:
@@ -191,17 +248,26 @@ class _Sectors:
         self._maps: dict[int, np.ndarray] = {}
 
     def add(self, sectors: np.ndarray) -> None:
-        pages = sectors >> PAGE
-        for page in (pages.flat[0],) if pages.min() == pages.max() else np.unique(pages):
+        for page in _pages(sectors):
             if int(page) not in self._maps:
                 self._maps[int(page)] = np.zeros(1 << PAGE, dtype=bool)
-            bitmap = self._maps[int(page)]
-            bitmap[(sectors[pages == page] & ((1 << PAGE) - 1)).astype(np.int64)] = True
+            self._maps[int(page)][_within(sectors, page)] = True
 
     def sorted(self) -> np.ndarray:
         """Every sector once, ascending."""
         parts = [(page << PAGE) + np.flatnonzero(self._maps[page]) for page in sorted(self._maps)]
         return np.concatenate(parts).astype(np.uint64) if parts else np.empty(0, dtype=np.uint64)
+
+
+def _pages(sectors: np.ndarray) -> np.ndarray:
+    """Numbers of the tables that hold `sectors`; nearly always one, so nothing is sorted to find out."""
+    first, last = sectors.min() >> PAGE, sectors.max() >> PAGE
+    return np.arange(first, last + 1, dtype=sectors.dtype) if last - first < 2 else np.unique(sectors >> PAGE)
+
+
+def _within(sectors: np.ndarray, page: Any) -> np.ndarray:
+    """Places inside a table of those sectors that belong to it."""
+    return (sectors[sectors >> PAGE == page] & ((1 << PAGE) - 1)).astype(np.int64)
 
 
 def _zero(dtype: Any) -> np.ndarray:

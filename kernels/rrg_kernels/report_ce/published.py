@@ -21,6 +21,8 @@ class Size(NamedTuple):
 
 
 LLAMA2 = Size(512, 4096, 32000)
+# R2GenGPT's recipes: a batch of 6 to 8 reports of 60 to 100 tokens
+SHALLOW, DEEP = Size(360, 4096, 32000), Size(800, 4096, 32000)
 
 
 def inputs(size: Size, dtype: torch.dtype, device: str, *, bias: bool = False, token_weights: bool = False) -> tuple[Any, ...]:
@@ -72,15 +74,15 @@ CASES = [
 ]
 
 
-def quarter(size: Size) -> tuple[Size, Plan]:
-    """`size` and its plan with every side a quarter: what lives in the cache is a sixteenth. Coarse tiles, to be quick."""
+def scaled(size: Size, by: int) -> tuple[Size, Plan]:
+    """`size` and its plan with every side divided: what lives in the cache shrinks with the square. Coarse tiles, to be quick."""
     whole = plan_sweep(*size, torch.float16)
-    tiles = Tiles(rows=128, vocabulary=32, width=256, out=256, inner=32)
-    return Size(*(-(-side // 4) for side in size)), Plan(whole.group // 4, whole.block // 4, tiles)
+    tiles = Tiles(rows=128, vocabulary=128 // by, width=256, out=256, inner=128 // by)
+    return Size(*(-(-side // by) for side in size)), Plan(whole.group // by, whole.block // by, tiles)
 
 
 def _counted(name: str, whole: Size) -> Counted:
-    size, plan = quarter(whole)
+    size, plan = scaled(whole, 4)
 
     def run() -> list[Tensor]:
         result = sweep("cpu", size, torch.float16, Head(), plan)
@@ -93,4 +95,7 @@ def _counted(name: str, whole: Size) -> Counted:
     return Counted("report_ce", f"{name}, {' × '.join(str(side) for side in whole)}, sides / 4", run, unfused, 1 / 16)
 
 
-COUNTED = [_counted("Llama 2 7B", LLAMA2), _counted("Llama 2 7B, two groups of rows", Size(1024, 4096, 32000))]
+COUNTED = [
+    *(_counted("Llama 2 7B", size) for size in (SHALLOW, LLAMA2, DEEP, Size(1024, 4096, 32000))),
+    _counted("Llama 2 7B, four groups of rows", Size(4096, 4096, 32000)),
+]

@@ -8,7 +8,8 @@ from rrg_kernels.proof.aot import compiling
 from rrg_kernels.proof.tables import compile_cases
 
 pytestmark = pytest.mark.compiled
-KERNELS = {"mine_forward", "mine_backward_pairs", "mine_backward_weights"}
+PRODUCTS = {"mine_forward", "mine_backward_pairs", "mine_backward_weights"}
+KERNELS = PRODUCTS | {"fold_kernel"}
 
 
 @pytest.mark.parametrize("arch,product", [("sm_80", "mma.sync"), ("sm_90", "wgmma.mma_async")])
@@ -19,7 +20,8 @@ def test_the_largest_case_runs_on_tensor_cores_without_spills_or_atomics(arch, p
     for launch in launches:
         assert launch.resources.spills == launch.resources.stack == 0
         assert launch.resources.blocks_per_sm(arch) >= 1
-        assert product in launch.ptx
+        assert (product in launch.ptx) == (launch.kernel in PRODUCTS)
+        assert ("discard.global.L2" in launch.ptx) == (launch.kernel == "fold_kernel")
         assert not re.search(r"\b(atom|red)\.", launch.ptx)  # sums are in a fixed order
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rrg_kernels.mine.plan import Tiles, choose_tiles
 from rrg_kernels.mine.published import COUNTED, counted, inputs
-from rrg_kernels.proof.traffic import counting, lower_bound
+from rrg_kernels.proof.traffic import SECTOR, counting, lower_bound
 from rrg_kernels.proof.unfused import count
 
 
@@ -34,8 +34,11 @@ def test_each_operand_reaches_the_chip_once(backward):
     # Backward: the second layer again for each of the two kernels, and its two gradients.
     assert traffic.flops == (5 if backward else 1) * products
     for arch in ("sm_80", "sm_90"):
-        assert traffic.dram(arch) <= (8 if backward else 1.05) * least  # backward leaves partial sums
-        assert plain.bytes >= (10 if backward else 50) * traffic.dram(arch)
+        assert traffic.dram(arch) <= 1.05 * least
+        assert plain.bytes >= 50 * traffic.dram(arch)
+    # Were the partial sums' lines not given up, all of them would be written back: the hint is what keeps them on the chip.
+    kept = sum(len(wave.discards) for wave in traffic.waves) * SECTOR
+    assert (kept > 5 * least) if backward else kept == 0
     assert plain.bytes >= (2 if backward else 4) * traffic.requested  # even with what the cache serves
 
 
@@ -48,5 +51,5 @@ def test_all_pairs_at_the_published_size_move_a_fraction_of_what_plain_pytorch_d
     plain = count(case.unfused)
     for arch in ("sm_80", "sm_90"):
         assert plain.bytes >= 50 * traffic.dram(arch)
-        assert "both" in case.name or traffic.dram(arch) <= 1.05 * least
+        assert traffic.dram(arch) <= 1.05 * least
     assert plain.bytes >= (2 if "both" in case.name else 4) * traffic.requested

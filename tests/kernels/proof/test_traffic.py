@@ -60,8 +60,8 @@ def test_counting_needs_the_interpreter(monkeypatch):
         pass
 
 
-def wave(reads=(), writes=()):
-    return Wave(np.array(sorted(reads), dtype=np.uint64), np.array(sorted(writes), dtype=np.uint64))
+def wave(reads=(), writes=(), discards=()):
+    return Wave(*(np.array(sorted(part), dtype=np.uint64) for part in (reads, writes, discards)))
 
 
 def test_the_cache_keeps_what_was_touched_last():
@@ -79,3 +79,28 @@ def test_what_is_written_goes_to_memory_once_per_stay_in_the_cache():
     evicted = [wave(writes=ten), wave(others), wave(ten, ten)]
     assert dram_bytes(evicted, 10 * SECTOR) == (10 + 10 + 10 + 10) * SECTOR
     assert dram_bytes([], 10) == 0
+
+
+def test_what_is_discarded_in_the_cache_is_not_written_back_and_what_had_left_it_was():
+    ten, others = range(10), range(100, 110)
+    dropped = [wave(writes=ten), wave(ten, others, ten)]
+    assert dram_bytes(dropped, 20 * SECTOR) == 10 * SECTOR  # only what was made of them
+    assert dram_bytes([*dropped, wave(ten)], 20 * SECTOR) == 20 * SECTOR  # and who reads them again reads memory
+    evicted = [wave(writes=ten), wave(others), wave(ten, (), ten)]
+    assert dram_bytes(evicted, 10 * SECTOR) == (10 + 10 + 10) * SECTOR
+
+
+@interpreted
+def test_a_program_finds_what_it_has_written_and_fetches_what_another_did():
+    from tests.kernels.proof.product import twice_added
+
+    x = torch.arange(64.0)
+    with counting(wave=4) as traffic:
+        y = twice_added(x)
+    torch.testing.assert_close(y, 3 * x)
+    assert (traffic.read, traffic.written) == (3 * 256, 2 * 256)  # every load and store was asked for
+    assert [len(part) * SECTOR for wave in traffic.waves for part in (wave.reads, wave.writes)] == [256, 256]
+    assert traffic.dram("sm_80") == 512
+    with counting(wave=4) as traffic:
+        twice_added(twice_added(x))
+    assert [len(wave.reads) * SECTOR for wave in traffic.waves] == [256, 256]  # the second launch reads what the first wrote

@@ -6,21 +6,33 @@ from rrg_kernels.proof.resources import MULTIPROCESSORS
 from rrg_kernels.proof.traffic import counting, dram_bytes, lower_bound
 from rrg_kernels.proof.unfused import count
 from rrg_kernels.report_ce.plan import Plan, Tiles, plan_sweep
-from rrg_kernels.report_ce.published import LLAMA2, Size, inputs, quarter, sweep
+from rrg_kernels.report_ce.published import COUNTED, DEEP, Size, inputs, scaled, sweep
 from rrg_kernels.report_ce.reference import Head, full_logits_losses
-
-QUARTER, PLAN = quarter(LLAMA2)  # every side a quarter, so that a sixteenth of the cache is needed
 
 
 @pytest.mark.interpreted
-def test_the_head_is_read_once_and_little_else_moves():
-    hidden, weight, labels, *_ = inputs(QUARTER, torch.float16, "cpu")
+@pytest.mark.parametrize("whole", [DEEP, Size(1024, 4096, 32000)], ids=lambda size: str(size.rows))
+def test_the_head_is_read_once_and_little_else_moves(whole):
+    size, plan = scaled(whole, 8)  # so that a sixty-fourth of the cache is needed
+    hidden, weight, labels, *_ = inputs(size, torch.float16, "cpu")
     with counting(compute=False) as traffic:
-        result = sweep("cpu", QUARTER, torch.float16, Head(), PLAN)
+        result = sweep("cpu", size, torch.float16, Head(), plan)
     least = lower_bound([hidden, weight, labels], [result.losses, result.gradient])
     for arch in MULTIPROCESSORS:
-        assert dram_bytes(traffic.waves, MULTIPROCESSORS[arch].l2 // 16) <= 1.25 * least, arch
-    assert traffic.flops == 4 * QUARTER.rows * QUARTER.width * -(-QUARTER.vocabulary // 32) * 32  # no product is done twice
+        assert dram_bytes(traffic.waves, MULTIPROCESSORS[arch].l2 // 64) <= 1.25 * least, arch
+    rows, columns = -(-size.rows // 128) * 128, -(-size.vocabulary // 16) * 16
+    assert traffic.flops == 4 * rows * size.width * columns  # in whole tiles, and no product is done twice
+
+
+@pytest.mark.interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("case", COUNTED, ids=lambda case: case.name)
+def test_bytes_at_the_published_sizes(case):
+    with counting(compute=False) as traffic:
+        least = lower_bound(case.run(), [])
+    groups = 4 if "four groups" in case.name else 1
+    for arch in MULTIPROCESSORS:
+        assert dram_bytes(traffic.waves, int(MULTIPROCESSORS[arch].l2 * case.cache_share)) <= 1.25 * groups * least, arch
 
 
 @pytest.mark.interpreted
@@ -43,3 +55,10 @@ def test_every_plan_covers_its_input_in_whole_tiles(R, H, V, dtype):
     assert plan.tiles.vocabulary % plan.tiles.inner == 0
     assert plan.group >= min(R, plan.tiles.rows) and plan.block >= min(V, 512 if dtype == torch.bfloat16 else 256)
     assert (-(-R // plan.group) - 1) * plan.group < R and (-(-V // plan.block) - 1) * plan.block < V  # no empty group or block
+
+
+@pytest.mark.parametrize("rows,groups", [(360, 1), (512, 1), (800, 1), (1024, 1), (2048, 2), (4096, 4)])
+def test_the_head_is_read_once_for_every_thousand_rows(rows, groups):
+    for vocabulary in (32000, 128256):
+        plan = plan_sweep(rows, 4096, vocabulary, torch.bfloat16)
+        assert -(-rows // plan.group) == groups and plan.block >= 512
