@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,19 @@ def run(arguments: list[str], log: Path, expect: int = 0) -> str:
     code = command.wait()
     assert code == expect, command.text()
     return command.text()
+
+
+def on_ranks(target: Callable[..., None], world: int, *arguments: object, seconds: float = 240) -> None:
+    """`target(rank, world, *arguments)` in `world` processes at one time. Fails the test where one ends badly or not at all."""
+    processes = [_CONTEXT.Process(target=target, args=(rank, world, *arguments)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(seconds)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0] * world, f"exit codes of the ranks: {codes}"
 
 
 def events(run_directory: Path, kind: str = "step") -> dict[int, dict]:

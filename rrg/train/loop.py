@@ -16,13 +16,14 @@ from rrg.config.load import Loaded
 from rrg.data.study import OBSERVATIONS
 from rrg.errors import UserError
 from rrg.recipe import Recipe
-from rrg.shards.ledger import Ledger, deal
+from rrg.shards.ledger import Ledger
 from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.shards.reading import Traffic
 from rrg.stages import stage_recipe
 from rrg.system import System, open_split
 from rrg.train import checkpoint
+from rrg.train.dealing import check_dealing
 from rrg.train.events import EventLog
 from rrg.train.guard import NonFiniteGuard
 from rrg.train.optim import build_optimizer, parameter_table, rate_factor, set_rates
@@ -61,7 +62,7 @@ class Run:
         self.reporter = Reporter(team.leads, self.recipe.train.log_every)
         self._root = root
         check_selection(self.recipe)
-        deal([1] * self.recipe.train.batch_size, team.world, self.recipe.train.micro_batch_size)  # refused now, not at step 1
+        check_dealing(self.recipe, team.world)
         team.lead(lambda: self.directory.open(loaded))
 
     def train(self) -> None:
