@@ -163,26 +163,30 @@ def test_a_width_that_heads_do_not_divide():
 
 CHILD = """
 import os, torch
-from tests.connector.cmeaa_parts import batch, connector, shake
-built, made = shake(connector(dropout=0.3)).train(), batch([[0, 3, 2], [], [5], [1, 4, 6, 2, 0, 3]])
-found = []
-for setting in ("off", "triton"):
-    os.environ["RRG_KERNELS"] = setting
-    torch.manual_seed(5)
-    built.zero_grad()
-    embeds = built(made.features, made).embeds
-    embeds.pow(3).sum().backward()
-    found.append([embeds.detach(), *(parameter.grad.clone() for parameter in built.parameters())])
-scale = max(float(gradient.norm()) for gradient in found[0][1:])
-names = ["prefix", *(name for name, _ in built.named_parameters())]
-for name, off, on in zip(names, *found):  # a key's bias has no gradient but rounding
-    least = 0 if name == "prefix" else 1e-4 * scale
-    assert (off - on).norm() <= 1e-4 * off.norm().clamp_min(least), (name, off.norm(), (off - on).norm(), scale)
+from rrg.connector.enhancement import FeatureEnhancement
+torch.manual_seed(0)
+built = FeatureEnhancement(12, 16, 16, heads=2, dropout=0.3).train()
+for counts in ([3, 0, 1, 6], [0, 0]):
+    mask = torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]
+    x, rows, found = torch.randn(len(counts), 5, 12), torch.randn(sum(counts), 16), []
+    for setting in ("off", "triton"):
+        os.environ["RRG_KERNELS"] = setting
+        torch.manual_seed(5)
+        built.zero_grad()
+        tokens = x.clone().requires_grad_()
+        result = built(tokens, None, rows, mask)
+        result.pow(3).sum().backward()
+        found.append([result.detach(), tokens.grad, *(parameter.grad.clone() for parameter in built.parameters())])
+    scale = max(float(gradient.norm()) for gradient in found[0][1:])
+    names = ["result", "tokens", *(name for name, _ in built.named_parameters())]
+    for name, off, on in zip(names, *found):  # a key's bias has no gradient but rounding
+        least = 0 if name == "result" else 1e-4 * scale
+        assert (off - on).norm() <= 1e-4 * off.norm().clamp_min(least), (name, off.norm(), (off - on).norm(), scale)
 """
 
 
 def test_kernels_on_and_off_agree():
-    """In Triton's interpreter, with dropout: prefix and every gradient."""
+    """In Triton's interpreter, with dropout: result and every gradient; studies with and without n-grams, and none with any."""
     pytest.importorskip("triton")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, check=False)
