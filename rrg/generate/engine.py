@@ -82,7 +82,7 @@ def _rows(
         with torch.no_grad(), autocast(recipe, device):
             texts = model.generate(batch, recipe.generate)
         rows = []
-        for study_id, text in zip(batch.studies, texts, strict=True):
+        for place, (study_id, text) in enumerate(zip(batch.studies, texts, strict=True)):
             if study_id:  # a batch of which nothing could be read is one blank study
                 study = films.shards.study(films.shards.index_of(study_id))
                 reference = section_text(study.sections, recipe.data.section)
@@ -93,6 +93,8 @@ def _rows(
                     "section": recipe.data.section,
                     "split": films.shards.split,
                 }
+                if batch.ngram_ids is not None and batch.ngram_mask is not None:  # what the model was given: ids of the table
+                    row["ngrams"] = batch.ngram_ids[place][batch.ngram_mask[place]].tolist()
                 if films.reads_prior(tokeniser):
                     row["prior"] = films.prior_of(study, tokeniser)
                 rows.append(row)
