@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a recipe, or carry on with its run",
     "generate": "write reports for a split",
     "score": "score a predictions file, with controls and intervals",
+    "compare": "systems side by side, with tests",
     "view": "one HTML page of a run",
     "bench": "measure the parts beside what others use",
     "doctor": "what this machine has and what rrg will use",
