@@ -52,6 +52,7 @@ class FeatureEnhancement(nn.Module):
         super().__init__()
         context_width, feedforward = context_width or width, feedforward or 2 * width
         self.text_projection = nn.Linear(ngram_width, context_width)
+        nn.init.zeros_(self.text_projection.bias)  # see SelfAttention: n-gram embeddings are small
         self.text_attention = SelfAttention(context_width, heads, dropout, "context width")
         self.visual_attention = SelfAttention(width, heads, dropout, "visual width")
         self.cross_attention = CrossAttention(width, context_width, heads, dropout, norm="post", null_context=True)

@@ -18,6 +18,10 @@ from rrg.errors import UserError
 class SelfAttention(nn.Module):
     """LN(x + A(x)), multi-head with dropout on the attention weights: 4·(W² + W) + 2·W parameters.
 
+    Starts as PyTorch's nn.MultiheadAttention does, with biases of zero. For n-grams that is more than a habit: a language model's
+    input embeddings are small (a standard deviation of some 0.02), and biases of a Linear's usual size would drown what tells
+    one n-gram from another before the LayerNorm makes all of them large.
+
     Args:
         width: W.
         heads: attention heads, divide W.
@@ -35,6 +39,9 @@ class SelfAttention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.layer_norm = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        for linear in (self.qkv, self.out):
+            nn.init.zeros_(linear.bias)
 
     def forward(self, x_bnw: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, N, W]; tokens where `mask` [B, N] is false are looked at by none."""

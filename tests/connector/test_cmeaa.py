@@ -303,3 +303,41 @@ def test_the_report_loss_reaches_the_connector_through_a_frozen_language_model()
     assert still <= {"enhancement.cross_attention.key.bias"}, "the bias of a key has no gradient but rounding"
     assert all(p.grad is None and torch.equal(p, frozen[name]) for name, p in spoken.named_parameters())
     assert torch.equal(built.ngrams.table, table)
+
+
+@pytest.mark.parametrize("views", ["mean", "concat"])
+def test_a_study_that_could_not_be_read(views):
+    """It has no view and no n-gram; it is finite, and the others neither see it nor lose a gradient."""
+    built, made = shake(connector(views=views, max_views=3)).train(), batch(LISTS[:3], [2, 1, 3])
+    built.adapters.dropout.p = 0.0
+    mask, ngram_mask = made.view_mask.clone(), made.ngram_mask.clone()
+    mask[0], ngram_mask[0] = False, False
+    gone = dataclasses.replace(made, view_mask=mask, ngram_mask=ngram_mask)
+    features = torch.where(mask[:, :, None, None], made.features, torch.nan)
+    prefix = built(features, gone)
+    assert prefix.embeds.isfinite().all() and prefix.code.isfinite().all()
+    prefix.embeds.pow(3).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in built.parameters())
+    built.eval()
+    torch.testing.assert_close(built(features, gone).embeds[1:], built(made.features, made).embeds[1:])
+
+
+def test_the_ngrams_can_be_learnt_from():
+    """Films that say nothing: twelve lists are told apart by the prefix after some steps, unless enhancement is off."""
+    lists = [[a, b] for a in range(4) for b in range(4, 7)]
+    made = batch(lists)
+    made.features[:] = made.features[:1]
+    target = torch.randn(12, H, generator=torch.Generator().manual_seed(9))
+
+    def distance(**options):
+        built = connector(dropout=0.0, layer_norm=False, **options).train()
+        optimizer = torch.optim.Adam(built.parameters(), lr=5e-3)
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss = (built(made.features, made).embeds.mean(1) - target).pow(2).mean()
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach()) / float((target - target.mean(0)).pow(2).mean())
+
+    assert distance() < 0.1 and distance(project="after") < 0.1
+    assert distance(enhance=False) > 0.99, "the best that films alone allow is the mean"

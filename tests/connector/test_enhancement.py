@@ -69,6 +69,16 @@ def test_equals_torchs_attention_study_by_study(lists, context_width):
         torch.testing.assert_close(found[study], reference(built, made, study), rtol=1e-4, atol=1e-5)
 
 
+def test_the_feed_forward_sees_the_tokens_themselves():
+    """Eq. 8: E* beside the adapted tokens on the feature axis, not beside their self-attention."""
+    built, made = shake(connector()), batch([[0, 1], []])
+    x = built.adapters(made.features[:, 0])["f_d"]
+    first, _, _, last = built.enhancement.feedforward
+    hidden = nn.functional.gelu(first(torch.cat([enhanced(built, made), x], -1)))
+    torch.testing.assert_close(built._enhanced(x, None, made), last(hidden))
+    assert first.in_features == first.out_features == 2 * D and last.out_features == H
+
+
 @settings(deadline=None, max_examples=15)
 @given(ROWS, st.integers(0, 4), st.integers(0, 1000))
 def test_neither_order_nor_padding_of_ngrams_matters(lists, more, seed):
@@ -101,6 +111,16 @@ def test_the_ngrams_do_matter():
     one, two = batch([[0, 1], [2], []]), batch([[0, 3], [2], [5]])
     differs = (built(one.features, one).embeds - built(two.features, two).embeds).abs().amax((1, 2)) > 1e-3
     assert differs.tolist() == [True, False, True]
+
+
+def test_ngrams_of_the_embedding_table_s_scale_are_told_apart_at_the_start():
+    """Embeddings with a standard deviation of 0.02: no constant of the blocks' own outweighs what differs between n-grams."""
+    for width, ngram_width in ((384, 256), (64, 576)):
+        torch.manual_seed(0)
+        built = FeatureEnhancement(width, ngram_width, ngram_width).eval()
+        rows = torch.randn(40, ngram_width) * 0.02
+        context = built.text_attention.ragged(built.text_projection(rows), torch.ones(4, 10, dtype=torch.bool))
+        assert context.var(0).mean() > 0.9 * context.pow(2).mean()
 
 
 def test_no_ngrams_at_all():
