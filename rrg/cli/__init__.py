@@ -20,6 +20,7 @@ COMMANDS = {
     "generate": "write reports for a split",
     "score": "score a predictions file, with controls and intervals",
     "compare": "systems side by side, with tests",
+    "metrics": "clinical metrics in environments of their own",
     "view": "one HTML page of a run",
     "bench": "measure the parts beside what others use",
     "doctor": "what this machine has and what rrg will use",

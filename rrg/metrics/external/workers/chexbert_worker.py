@@ -70,10 +70,11 @@ def _tokenizer(path: str, size: int) -> Any:
     vocabulary = Path(path, "vocab.txt") if Path(path).is_dir() else Path(path)
     if not vocabulary.is_file():
         raise Refused(f"{path}: has no vocab.txt")
+    words = vocabulary.read_text(encoding="utf-8").split("\n")
+    if words[0] != "[PAD]" or not {"[UNK]", "[CLS]", "[SEP]"} <= set(words):
+        raise Refused(f"{vocabulary}: is no vocabulary of BERT ([PAD] first, [UNK], [CLS], [SEP])")
     pieces = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
     first, last = pieces.token_to_id("[CLS]"), pieces.token_to_id("[SEP]")
-    if first is None or last is None or pieces.token_to_id("[PAD]") != 0:
-        raise Refused(f"{vocabulary}: is no vocabulary of BERT ([PAD] first, [CLS], [SEP])")
     if pieces.get_vocab_size() > size:
         raise Refused(
             f"{vocabulary}: has {pieces.get_vocab_size()} words, the checkpoint {size}; name the one it was trained with"
