@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,20 @@ def check_cache(shards: ShardSet, window: int) -> None:
         )
 
 
+def study_ngrams(recipe: Recipe) -> StudyNgrams | None:
+    """What tells the n-grams of a study; None where the recipe reads none. Raises UserError where there is no such table."""
+    return StudyNgrams(recipe.observations, recipe.data.section) if recipe.reads_ngrams else None
+
+
+def check_inputs(recipe: Recipe, splits: Sequence[str]) -> None:
+    """Whether the studies of `splits` have what the recipe reads beside the shards. Raises UserError where they have not: before
+    features are computed and stages are trained."""
+    ngrams = study_ngrams(recipe)
+    if ngrams is not None:
+        for split in splits:
+            ngrams.check(open_split(recipe, split), recipe.data.damage_budget)
+
+
 def _texts(shards: ShardSet, recipe: Recipe) -> list[str]:
     """The cleaned target texts of a split. Studies that cannot be read are left out: training counts them when it meets them."""
     texts, clean = [], CLEANINGS[recipe.data.cleaning]
@@ -74,7 +88,7 @@ class System:
         """Seeded: equal recipes give equal initial weights. `train` gives the texts that a tokenizer may be made from."""
 
         texts = None if train is None else functools.partial(_texts, train, recipe)
-        ngrams = StudyNgrams(recipe.observations, recipe.data.section) if recipe.reads_ngrams else None
+        ngrams = study_ngrams(recipe)
         context = BuildContext(run=root, train_texts=texts, ngrams=None if ngrams is None else ngrams.table.ngrams)
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, context)

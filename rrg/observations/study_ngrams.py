@@ -12,7 +12,7 @@ from rrg.digest import digest_file, digest_json
 from rrg.errors import UserError
 from rrg.observations.label_file import LabelFile
 from rrg.observations.ngrams import NgramTable
-from rrg.observations.options import STORED, ObservationOptions, is_table
+from rrg.observations.options import OF_REPORTS, STORED, ObservationOptions, is_table
 from rrg.observations.provenance import LabelProvider, ModelInputs
 from rrg.observations.providers import RULES, CsvLabels, RuleLabels, ShardLabels
 
@@ -31,6 +31,10 @@ class StudyNgrams:
 
     def __init__(self, options: ObservationOptions, section: str) -> None:
         self.options = options
+        if not Path(options.ngrams).is_file():
+            raise UserError(
+                f"observations.ngrams: no file {options.ngrams}; write one with `rrg prepare ngrams`, or name another"
+            )
         self.table = NgramTable.load(options.ngrams)
         self._section = section if section in ("findings", "impression") else "report"
         self._inputs: dict[str, ModelInputs] = {}
@@ -82,14 +86,17 @@ class StudyNgrams:
         name = self._setting(split)
         if name not in self._inputs:
             value = getattr(self.options, name)
-            self._inputs[name] = ModelInputs(self._provider(value), f"observations.{name}: {value}")
+            self._inputs[name] = ModelInputs(self._provider(name, value), f"observations.{name}: {value}")
         return self._inputs[name]
 
-    def _provider(self, value: str) -> LabelProvider:
+    def _provider(self, name: str, value: str) -> LabelProvider:
         if value == STORED:
             return ShardLabels()
         if value in RULES:
             return RuleLabels(self._section, value)
+        if not Path(value).is_file():
+            words = f", and none of {', '.join(OF_REPORTS)}" if name == "train" else ""
+            raise UserError(f"observations.{name}: no file {value}{words}; write one with `rrg prepare labels`, or name another")
         return CsvLabels(value) if is_table(value) else LabelFile(value)
 
 

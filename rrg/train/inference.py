@@ -18,7 +18,7 @@ from rrg.generate.worklist import WorkList
 from rrg.recipe import Recipe
 from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
-from rrg.system import System, open_split
+from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
 from rrg.train.progress import Reporter
 from rrg.train.rundir import RunDirectory, read_recipe
@@ -47,6 +47,7 @@ def generate(root: Path, split: str, which: str, films: str, overrides: Sequence
     directory = RunDirectory(root)
     folder = checkpoint.resolve(directory.checkpoints, which)
     shards = open_split(recipe, split)
+    check_inputs(recipe, [split])
     system = _system(recipe, root, folder, team)
     reporter = Reporter(team.leads)
     cache = None

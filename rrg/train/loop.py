@@ -21,8 +21,9 @@ from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.shards.reading import Traffic
 from rrg.stages import stage_recipe
-from rrg.system import System, open_split
+from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
+from rrg.train.clipping import clipped_groups
 from rrg.train.dealing import check_dealing
 from rrg.train.events import EventLog
 from rrg.train.guard import NonFiniteGuard
@@ -42,6 +43,8 @@ def train(loaded: Loaded[Recipe]) -> Path:
     directory = RunDirectory(root)
     new = team.lead(lambda: directory.open(loaded))
     try:
+        if not directory.done.exists():
+            check_inputs(loaded.value, ("train", "val"))
         for name in loaded.value.stages:
             Run(stage_recipe(loaded, name), root, team).train()
         Run(loaded, root, team).train()
@@ -96,6 +99,7 @@ class Run:
         if not team.leads:  # rank 0 makes what is made once (a tokenizer, a cache of weights); the others read it
             team.wait()
         self._system = System.build(recipe, self._root, self._shards)
+        clipped_groups(self._system.model, recipe.train.clip_norm_of)  # a wrong name is told before features are computed
         if team.leads:
             team.wait()
         self._system.model.to(team.device)
