@@ -40,17 +40,7 @@ def attend(
         share = triton.cdiv(triton.cdiv(N, plan.shares), plan.tiles.queries) * plan.tiles.queries
         short = max(16, plan.tiles.context // 4)
         resident_kernel[(triton.cdiv(N, share), heads, B)](
-            *tensors,
-            B,
-            N,
-            heads,
-            len(k),
-            max_context,
-            share,
-            *_strides(q, k, v),
-            *_scalars(attention),
-            SHORT_N=short,
-            **constants,
+            *tensors, *sizes, share, *_strides(q, k, v), *_scalars(attention), SHORT_N=short, **constants
         )
     else:
         streamed_kernel[(triton.cdiv(N, plan.tiles.queries), heads, B)](

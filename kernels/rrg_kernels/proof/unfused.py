@@ -12,8 +12,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-# Operations that set up memory or look at it, and move nothing through it.
-_FREE = {"aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided", "aten::detach"}
+# Operations that set up memory or look at it, and move nothing through it. `_unsafe_view` ends a product of more than two
+# dimensions and is a view that autograd need not know of.
+_FREE = {
+    "aten::empty",
+    "aten::empty_like",
+    "aten::new_empty",
+    "aten::empty_strided",
+    "aten::new_empty_strided",
+    "aten::detach",
+    "aten::_unsafe_view",
+}
 # They write their first argument without reading it.
 _OVERWRITE = {"aten::copy_", "aten::fill_", "aten::zero_"}
 # They read a few elements of their first argument.

@@ -97,5 +97,5 @@ def _counted(name: str, whole: Size) -> Counted:
 
 COUNTED = [
     *(_counted("Llama 2 7B", size) for size in (SHALLOW, LLAMA2, DEEP, Size(1024, 4096, 32000))),
-    _counted("Llama 2 7B, four groups of rows", Size(4096, 4096, 32000)),
+    _counted("Llama 2 7B, two groups of rows", Size(2048, 4096, 32000)),
 ]

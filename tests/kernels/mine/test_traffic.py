@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rrg_kernels.mine.plan import Tiles, choose_tiles
+from rrg_kernels.mine.plan import PROGRAMS, TILES_PER_PART, Tiles, choose_tiles, rectangles
 from rrg_kernels.mine.published import COUNTED, counted, inputs
 from rrg_kernels.proof.traffic import SECTOR, counting, lower_bound
 from rrg_kernels.proof.unfused import count
@@ -52,4 +52,14 @@ def test_all_pairs_at_the_published_size_move_a_fraction_of_what_plain_pytorch_d
     for arch in ("sm_80", "sm_90"):
         assert plain.bytes >= 50 * traffic.dram(arch)
         assert traffic.dram(arch) <= 1.05 * least
-    assert plain.bytes >= (2 if "both" in case.name else 4) * traffic.requested
+
+
+@pytest.mark.interpreted
+def test_coarse_tiles_leave_the_same_partial_sums_at_the_published_size():
+    fine = choose_tiles(torch.empty(256, 256, dtype=torch.float16, device="meta"), 256, False)
+    for tile in (fine.pairs, fine.weights):
+        count, coarse = 256 // tile.i, 256 // 32
+        assert tile.i == tile.j
+        assert rectangles(count, count, 2, False)[1::2] == rectangles(coarse, coarse, 2, False)[1::2]
+        owners, parts = 256 // fine.weights.n, coarse * coarse * 2 // TILES_PER_PART
+        assert min(count * count * 2 // TILES_PER_PART, PROGRAMS // owners) == min(parts, PROGRAMS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rrg_kernels.dispatch import KernelError
 from rrg_kernels.proof.aot import compiling
-from rrg_kernels.proof.resources import Resources
+from rrg_kernels.proof.resources import Resources, spill_instructions
 
 compiled = pytest.mark.compiled
 
@@ -40,6 +40,19 @@ def test_odd_sizes_are_another_specialisation_and_too_small_a_block_of_warps_spi
     even, odd, crowded = launches
     assert "cp.async.cg" in even.ptx and "cp.async.cg" not in odd.ptx
     assert crowded.resources.spills > 0 and crowded.resources.registers == 255
+
+
+@compiled
+def test_without_local_memory_the_machine_code_spills_nothing(tmp_path):
+    from tests.kernels.proof.product import product
+
+    with compiling("sm_80") as launches:
+        product(meta(512, 4096), meta(1000, 4096), 64, 32)
+        product(meta(512, 4096), meta(1000, 4096), 128, 32, num_warps=1)
+    for launch in launches:
+        tmp_path.joinpath("cubin").write_bytes(launch.cubin)
+        spills = spill_instructions(tmp_path / "cubin")
+        assert spills == launch.resources.spills and (spills > 0) == (launch.resources.stack > 0)
 
 
 @compiled

@@ -14,6 +14,12 @@ def test_a_product_and_a_sum():
     assert counts.flops == 2 * 8 * 4 * 16
 
 
+def test_a_product_of_three_dimensions_is_one_of_two_and_free_views():
+    x, w = torch.randn(2, 8, 16), torch.randn(4, 16)
+    counts = count(lambda: x @ w.T)
+    assert set(counts.by_operation) == {"aten::mm"} and counts.bytes == 4 * (16 * 16 + 4 * 16 + 16 * 4)
+
+
 def test_broadcast_gather_and_overwrite_count_what_they_touch():
     row, table = torch.randn(1, 64).expand(32, 64), torch.randn(1000, 8)
     assert count(lambda: row * 2.0).bytes == 4 * (64 + 32 * 64)

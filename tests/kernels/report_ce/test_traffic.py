@@ -30,7 +30,7 @@ def test_the_head_is_read_once_and_little_else_moves(whole):
 def test_bytes_at_the_published_sizes(case):
     with counting(compute=False) as traffic:
         least = lower_bound(case.run(), [])
-    groups = 4 if "four groups" in case.name else 1
+    groups = 2 if "two groups" in case.name else 1
     for arch in MULTIPROCESSORS:
         assert dram_bytes(traffic.waves, int(MULTIPROCESSORS[arch].l2 * case.cache_share)) <= 1.25 * groups * least, arch
 
