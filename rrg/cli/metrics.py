@@ -22,7 +22,7 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "metrics",
         help="clinical metrics in environments of their own",
-        description="CheXbert, RadGraph, BERTScore, RaTEScore, GREEN, RadCliQ: in separate processes with interpreters of their own.",
+        description="CheXbert, RadGraph, BERTScore, RaTEScore, GREEN, RadCliQ, each in a process with its own interpreter.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrg.cli import score_outputs
+from rrg.cli import external_conditions, score_outputs
 from rrg.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -55,10 +55,13 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--retrieved", type=Path, metavar="FILE", help="control: 'rrg prepare labels --from retrieved', or reports"
     )
-    parser.add_argument("--external", metavar="A,B", help="metrics that run as programs of their own, 'protocol' for its own set")
+    parser.add_argument(
+        "--external", "--with", metavar="A,B", help="metrics that run as programs of their own, 'protocol' for its own set"
+    )
     parser.add_argument("--tokenizer", metavar="NAME", help="for protocols that cut references by tokens")
     parser.add_argument("--partial", action="store_true", help="score a file that lacks studies of the split")
     score_outputs.add_options(parser)
+    external_conditions.add_options(parser)
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes for labels and METEOR (1)")
     parser.add_argument("--no-cache", action="store_true", help="compute again what $RRG_CACHE/scores remembers")
     parser.set_defaults(run=run)
@@ -81,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     resamples = _resamples(options, settings)
     metrics = _metrics(options.metrics)
     programs = external_names(options.external, protocol)
+    conditions = external_conditions.conditions_of(options, programs)
     reading = reading_of(protocol, options.tokenizer, settings)
     predictions = _with_split(read_predictions(options.predictions, protocol.section), options.split, shards)
     out = options.json or (settings and _default_json(settings, predictions, protocol))
@@ -88,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     score_outputs.check_places(options)
     with spending(effort_of(options.workers, options.no_cache)):
         scores, unreadable = _score(options, predictions, reading, shards, resamples, metrics)
-    scores, external = with_external(scores, programs, predictions.rows, resamples, options.seed)
+    scores, external = with_external(scores, programs, predictions.rows, resamples, options.seed, conditions)
     print_scores(scores, Console())
     if lacking:
         print(f"partial: {len(lacking)} studies of the split have no prediction (listed in the scores file)")

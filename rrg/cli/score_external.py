@@ -9,6 +9,7 @@ from rrg.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from rrg.data.protocol import Protocol
+    from rrg.metrics.external.scoring import Conditions
     from rrg.metrics.scoring import Scores
 
 OWN_SET = "protocol"
@@ -31,12 +32,18 @@ def external_names(asked: str | None, protocol: Protocol) -> tuple[str, ...]:
 
 
 def with_external(
-    scores: Scores, names: Sequence[str], rows: Sequence[Mapping[str, Any]], bootstrap: int, seed: int
+    scores: Scores,
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    bootstrap: int,
+    seed: int,
+    conditions: Conditions | None = None,
 ) -> tuple[Scores, dict[str, Any]]:
     """The scores with the values of external metrics as entries, and the record of how each was made (with values per study and
     the studies that failed). A metric that cannot be computed here is an entry that says why."""
     if not names:
         return scores, {}
+    from rrg.cli.external_conditions import notes
     from rrg.cli.progress import Meter
     from rrg.metrics.external.scoring import score_external
     from rrg.metrics.scored import Value
@@ -44,8 +51,15 @@ def with_external(
     columns = ([row[key] for row in rows] for key in ("study", "generated", "reference"))
     with Meter("external metrics", "studies") as progress:
         found = score_external(
-            names, *columns, bootstrap=bootstrap, seed=seed, progress=lambda _, done, total: progress(done, total)
+            names,
+            *columns,
+            conditions=conditions,
+            bootstrap=bootstrap,
+            seed=seed,
+            progress=lambda _, done, total: progress(done, total),
         )
+    for line in notes(found):
+        print(line)
     for name, result in found.items():
         scores = scores.without_entry(name)
         missing = {name: Value(None, len(rows), missing=result.missing)}

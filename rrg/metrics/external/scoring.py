@@ -76,6 +76,13 @@ def score_external(
     return {name: found[name] for name in dict.fromkeys(names)}
 
 
+def check_files(names: Sequence[str], conditions: Conditions) -> None:
+    """Check the sha256 of every file of these metrics, before anything is computed. Raises UserError."""
+    run = _Run([], conditions, 0, 0, lambda name, done, total: None)
+    for name in with_parts(list(names)):
+        run.plan(name)
+
+
 @dataclass(frozen=True)
 class _Run:
     texts: Sequence[StudyTexts]
