@@ -243,6 +243,10 @@ class Recipe:
                 raise UserError(f"objectives.{name}: needs films, and vision.kind is none; write {name}: null")
             if objective.kind == "mine" and not getattr(self.connector, "align", False):
                 raise UserError(f"objectives.{name}: needs connector.align: true, on one that has it; or write {name}: null")
+        for name in self.train.clip_norm_of:
+            part, _, inner = name.partition(".")
+            if part == "objectives" and inner and inner.partition(".")[0] not in self.objectives:
+                raise UserError(f"train.clip_norm_of.{name}: there is no such objective; write train.clip_norm_of.{name}=null")
         scored = get_protocol(self.score.protocol).section
         if scored != self.data.section:
             raise UserError(

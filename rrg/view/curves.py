@@ -63,15 +63,26 @@ def _steps(events: Events) -> list[Chart]:
     marks = events.resumes
     parts = [Series(name, events.points("objectives", name)) for name in events.names("objectives")]
     rates = [Series(name, events.points("lr", name)) for name in events.names("lr")]
+    groups = [Series(name, events.points("group_norms", name)) for name in events.names("group_norms")]
     return [
         *([Chart("Objectives", parts, marks=marks)] if len(parts) > 1 else []),
+        *_told(events),
         Chart("Learning rate", rates, from_zero=True, marks=marks),
-        Chart("Gradient norm", [Series("gradient norm", events.points("grad_norm"))], marks=marks),
+        Chart("Gradient norm", [Series("gradient norm", events.points("grad_norm")), *groups], marks=marks),
         Chart("Studies per second", [Series("studies/s", events.points("studies_per_s"))], from_zero=True, marks=marks),
         Chart("Tokens per second", [Series("tokens/s", events.points("tokens_per_s"))], from_zero=True, marks=marks),
         Chart("Loader wait", [Series("loader wait", wait_share(events))], percent=True, from_zero=True, marks=marks,
               note="share of step time"),
     ]  # fmt: skip
+
+
+def _told(events: Events) -> list[Chart]:
+    """What objectives tell beside their loss, as `OBJECTIVE.FIGURE.SERIES`: a chart for each figure."""
+    figures: dict[str, list[Series]] = {}
+    for name in events.names("logged"):
+        figure, _, series = name.rpartition(".")
+        figures.setdefault(figure, []).append(Series(series, events.points("logged", name)))
+    return [Chart(figure.replace(".", ": "), series, marks=events.resumes) for figure, series in figures.items()]
 
 
 def _loss(events: Events) -> Chart:

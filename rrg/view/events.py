@@ -50,7 +50,8 @@ class Events:
         return list(_points(self.validations, "metrics", name))
 
     def names(self, kind: str) -> list[str]:
-        """Names inside `lr` or `objectives` of the steps, or inside `metrics` of the validations, first seen first."""
+        """Names inside `lr`, `objectives`, `logged` or `group_norms` of the steps, or inside `metrics` of the validations, first
+        seen first."""
         records = self.validations if kind == "metrics" else self.steps
         seen: dict[str, None] = {}
         for record in records:

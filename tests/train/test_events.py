@@ -45,14 +45,17 @@ def test_half_a_line_is_not_glued_to_the_next(tmp_path, cut):
 
 def test_scalars_go_beside_it_and_none_is_left_out(tmp_path):
     log = EventLog(tmp_path / "events.jsonl", tmp_path / "tensorboard", 0)
-    log.write("step", 1, loss=None, grad_norm=1.0, lr={"connector": 1e-4})
+    told = {"objectives": {"mine": -0.1}, "logged": {"mine.information.image": 0.1}, "group_norms": {"objectives.mine": 2.0}}
+    log.write("step", 1, loss=None, grad_norm=1.0, lr={"connector": 1e-4}, **told)
+    log.write("step", 2, loss=None, grad_norm=None, lr={}, objectives=None, logged=None, group_norms=None)
     log.write("validation", 1, metrics={"bleu_4": 0.1, "meteor": None})
     log.close()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
-    assert set(board.Tags()["scalars"]) == {"train/grad_norm", "lr/connector", "val/bleu_4"}
+    scalars = {"train/grad_norm", "lr/connector", "val/bleu_4", "objective/mine", "objective/mine.information.image"}
+    assert set(board.Tags()["scalars"]) == scalars | {"grad_norm/objectives.mine"}
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

@@ -5,9 +5,7 @@ import math
 import pytest
 import torch
 
-from rrg.errors import UserError
 from rrg.objectives.mine import LOGGED
-from rrg.train.clipping import clip_groups, clipped_groups
 from rrg.train.team import start
 from tests.train.test_step import prepared, weights
 
@@ -94,14 +92,3 @@ def test_a_gradient_of_a_group_that_is_not_finite_loses_the_step(drawn_shards, t
     before = weights(model)
     assert not stepper.run(0, feed[0]).finite
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
-
-
-def test_names_of_groups():
-    model = torch.nn.ModuleDict({"connector": torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "ab": torch.nn.Linear(2, 2)})})
-    model["connector"]["ab"].weight.requires_grad_(False)
-    (whole, one, single) = clipped_groups(model, {"connector": 1.0, "connector.a": 1.0, "connector.ab.bias": 2.0})
-    assert [len(group.parameters) for group in (whole, one, single)] == [3, 2, 1]
-    for name in ("connector.abc", "connector.ab.weight", "conn", "vision"):
-        with pytest.raises(UserError, match=rf"train\.clip_norm_of: no trained parameter is, or lies in, '{name}'"):
-            clipped_groups(model, {name: 1.0})
-    assert clip_groups([whole]) == {"connector": 0.0}, "without a gradient there is nothing to clip"

@@ -98,6 +98,16 @@ def test_objectives_are_shown_where_there_are_several(tmp_path: Path):
     assert [line.name for line in found.lines] == ["report", "mine"]
 
 
+def test_what_objectives_tell_and_norms_of_groups_are_drawn(tmp_path: Path):
+    told = {"mine.information.image": 0.5, "mine.information.report": 0.1, "mine.retrieval.accuracy": 0.25}
+    records = [step(1, logged=told, group_norms={"objectives.mine": 2.0}), step(2, logged=None, group_norms=None), step(3)]
+    write_jsonl(tmp_path / "events.jsonl", records)
+    found = {chart.title: chart for chart in training(read_events(tmp_path / "events.jsonl")).charts}
+    assert [line.name for line in found["mine: information"].lines] == ["image", "report"]
+    assert [line.name for line in found["mine: retrieval"].lines] == ["accuracy"]
+    assert [line.name for line in found["Gradient norm"].lines] == ["gradient norm", "objectives.mine"]
+
+
 def test_a_lost_loss_breaks_the_line(tmp_path: Path):
     write_jsonl(tmp_path / "events.jsonl", [step(1), step(2), step(3, loss=None), step(4), step(5)])
     assert training(read_events(tmp_path / "events.jsonl")).charts[0].lines[0].path.count("M") == 2

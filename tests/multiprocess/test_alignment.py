@@ -1,0 +1,86 @@
+"""Runs with the mutual information objective: on several processes, killed and carried on, with studies that cannot be read."""
+
+import json
+import sys
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.damage import damaged_copy
+from tests.processes import events, launch, run
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+STEPS = 8
+ALIGNED = [
+    "connector.kind=cmeaa",
+    "connector.enhance=false",
+    "connector.code_width=8",
+    "objectives.mine.hidden=8",
+    "objectives.mine.weight=1.0",
+    "train.clip_norm_of.objectives.mine=1.0",
+    "train.batch_size=6",
+    f"train.max_steps={STEPS}",
+    "train.checkpoint_every=4",
+    "train.validate_every=0",
+    "train.threads=1",
+    "data.workers=0",
+]
+
+
+def command(shards, output, *overrides):
+    return ["launcher/train.py", "tiny/r2gengpt_iu", f"data.shards={shards}", f"output={output}", *ALIGNED, *overrides]
+
+
+def torchrun(count):
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+
+
+def weights(folder, step=STEPS):
+    return load_file(folder / "checkpoints" / f"step_{step:08d}" / "trainable.safetensors")
+
+
+def test_three_processes_of_two_studies_train_as_one_of_six(drawn_shards, tmp_path):
+    """The same samples in every estimate, so the same losses, information and averages."""
+    exact = ("connector.dropout=0", "train.eps=1e-4")
+    launch([sys.executable, *command(drawn_shards, tmp_path / "one", *exact, "train.micro_batch_size=6")])
+    launch([*torchrun(3), *command(drawn_shards, tmp_path / "three", *exact, "train.micro_batch_size=2")])
+    one, three = events(tmp_path / "one"), events(tmp_path / "three")
+    assert sorted(one) == sorted(three) == list(range(1, STEPS + 1))
+    for step in one:
+        assert one[step]["objectives"] == pytest.approx(three[step]["objectives"], abs=1e-4)
+        assert one[step]["logged"] == pytest.approx(three[step]["logged"], abs=1e-4)
+        assert one[step]["group_norms"] == pytest.approx(three[step]["group_norms"], rel=1e-2)
+    ours, theirs = weights(tmp_path / "three"), weights(tmp_path / "one")
+    assert "objectives.mine.estimator.log_average" in ours
+    for name, tensor in theirs.items():
+        assert ours[name].sub(tensor).abs().max() < 1e-3, name
+
+
+def test_a_run_carried_on_from_its_middle_ends_in_the_same_bits(drawn_shards, tmp_path):
+    """Dropout, drawn pairs, accumulation; the averages come back with the checkpoint."""
+    words = [*command(drawn_shards, tmp_path / "run", "train.micro_batch_size=3")[1:], "train.keep=5"]
+    run(["train", *words], tmp_path / "log")
+    whole = {name: tensor.clone() for name, tensor in weights(tmp_path / "run").items()}
+    losses = {step: record["loss"] for step, record in events(tmp_path / "run").items()}
+    assert not weights(tmp_path / "run", 4)["objectives.mine.estimator.log_average"].equal(
+        whole["objectives.mine.estimator.log_average"]
+    )
+    for path in (tmp_path / "run" / "checkpoints" / f"step_{STEPS:08d}").iterdir():
+        path.unlink()
+    (tmp_path / "run" / "checkpoints" / f"step_{STEPS:08d}").rmdir()
+    (tmp_path / "run" / "done.json").unlink()
+    run(["train", *words], tmp_path / "log")
+    assert events(tmp_path / "run", "resume").keys() == {4}
+    again = weights(tmp_path / "run")
+    assert again.keys() == whole.keys() and all(again[name].equal(whole[name]) for name in whole)
+    assert {step: record["loss"] for step, record in events(tmp_path / "run").items()} == losses
+
+
+def test_a_rank_without_a_readable_study_holds_nobody_up(drawn_shards, tmp_path):
+    shards = damaged_copy(drawn_shards, tmp_path / "shards", *(f"S{number:04d}.json" for number in range(1, 12)))
+    words = ("train.micro_batch_size=2", "data.max_damaged=24", "train.keep=5")
+    launch([*torchrun(3), *command(shards, tmp_path / "run", *words)], timeout=150)
+    steps = events(tmp_path / "run")
+    assert sorted(steps) == list(range(1, STEPS + 1)) and min(record["studies"] for record in steps.values()) < 5
+    assert json.loads((tmp_path / "run" / "done.json").read_text())["step"] == STEPS
+    assert weights(tmp_path / "run")["objectives.mine.estimator.log_average"].isfinite().all()
