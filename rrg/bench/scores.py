@@ -73,7 +73,7 @@ def read_annotation(path: Path) -> list[str]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path}: not an annotation file: an object with train, val and test, each a list with 'report'"
+            f"{path}: not an annotation file ; it has train, val and test, each a list with 'report'"
         ) from None
 
 

@@ -61,7 +61,7 @@ def intervals(
         return {}
     result: dict[str, tuple[float, float]] = {}
     for family, values in zip(families, resampled(families, resamples, seed), strict=True):
-        moved = jackknife(family) if method == "bca" else None
+        moved = jackknife(family) if method == "bca" and family[0].count > 1 else None
         bounds = bounds_of(values, level, point=_mean_values(family), left_out=moved)
         result |= {name: (low, high) for name, (low, high) in zip(family[0].names, bounds.tolist(), strict=True)}
     return result

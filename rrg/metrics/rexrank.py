@@ -33,9 +33,7 @@ def read_rexrank(path: Path, section: str) -> list[dict[str, Any]]:
     except ValueError:
         raise UserError(f"{path}: not JSON; a predictions file is ReXrank's JSON or one JSON object per line (.jsonl)") from None
     if not isinstance(record, dict) or not all(isinstance(study, dict) for study in record.values()):
-        raise UserError(
-            f"{path}: not a ReXrank file; it maps study ids to objects with {PREDICTION!r}, 'findings' and 'impression'"
-        )
+        raise UserError(f"{path}: not ReXrank's file; that maps study ids to objects with {PREDICTION!r} and the sections")
     return [_row(path, str(study), entry, section) for study, entry in record.items()]
 
 
