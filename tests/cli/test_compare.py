@@ -116,7 +116,7 @@ def test_refusals(tmp_path, capsys):
     assert compare(a, short, "--common", *FAST) == 0
     assert "8 studies are left out" in capsys.readouterr().out
     assert "impression" in refused(capsys, a, put(tmp_path / "i.jsonl", SAID, section="impression"))
-    assert "--permutations" in refused(capsys, a, short, "--permutations", "0")
+    assert "--studies" in refused(capsys, a, short, "--studies", "0")
     bad = tmp_path / "bad.json"
     bad.write_text("{")
     assert "not readable as JSON" in refused(capsys, a, bad)

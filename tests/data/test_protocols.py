@@ -126,3 +126,22 @@ def test_r2gengpt_release_says_that_it_truncates():
 def test_an_absent_section_stays_empty():
     assert get_protocol("r2gen_iu").reference(Sections()) == ""
     assert get_protocol("findings").reference(Sections(impression="x")) == ""
+
+
+def test_a_family_names_its_members():
+    with pytest.raises(UserError, match="r2gen_iu or r2gen_mimic"):
+        get_protocol("r2gen")
+    with pytest.raises(UserError, match="rrg24_findings or rrg24_impression"):
+        get_protocol("rrg24")
+
+
+def test_every_protocol_names_metrics_that_exist_and_sections():
+    from rrg.metrics.external.catalogue import METRICS as EXTERNAL
+    from rrg.metrics.registry import METRICS
+
+    for protocol in PROTOCOLS.values():
+        assert set(protocol.metrics) <= set(METRICS) and set(protocol.external) <= set(EXTERNAL)
+        assert protocol.uncertain == "negative" and protocol.notes
+    assert get_protocol("rrg24_impression").reference(SECTIONS) == "Normal."
+    assert get_protocol("llava_rad").generated("Lungs  Clear.") == "Lungs Clear."
+    assert get_protocol("rexrank").reference(SECTIONS) == "lungs are clear . normal ."
