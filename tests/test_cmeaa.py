@@ -19,7 +19,8 @@ from rrg.model import build_model
 from rrg.recipe import load_recipe
 from rrg.shards.ledger import Ledger, Place
 from rrg.system import System, open_split
-from tests.ngram_inputs import LISTS, label_file, ngram_overrides, other_report, rewritten
+from tests.ngram_inputs import LISTS, label_file, ngram_overrides, other_report, rewritten, write_table
+from tests.patients import write_patients
 
 PUBLISHED = 36_960_523
 NULL = 1_024  # the learned n-gram of a study that has none: it is not in the paper's table of parts
@@ -65,9 +66,10 @@ def total_loss(model, batch):
 # -- sizes -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", ["cmeaa_iu", "cmeaa_mimic"])
-def test_trained_parameters_at_published_sizes_without_any_file(recipe):
-    model = build_model(load_recipe(f"recipes/{recipe}").value, BuildContext(meta=True))
+def test_trained_parameters_at_published_sizes_without_any_file():
+    recipe, other = (load_recipe(f"recipes/cmeaa_{name}").value for name in ("iu", "mimic"))
+    assert (recipe.vision, recipe.connector, recipe.objectives) == (other.vision, other.connector, other.objectives)
+    model = build_model(recipe, BuildContext(meta=True))
     trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     assert sum(trained.values()) == PUBLISHED + NULL and trained["connector.enhancement.cross_attention.null"] == NULL
     assert all(name.startswith(("connector.", "objectives.mine.")) for name in trained)
@@ -160,6 +162,19 @@ def test_n_grams_follow_the_films_of_a_control(built, films):
         assert torch.equal(item.films, own.item(Place(0, donor, 0), built.tokeniser, augment=False).films)
     if films == "shuffled":
         assert any(built.ngrams.ids(shards.study(i)) != built.ngrams.ids(shards.study(d)) for i, d in shown._donor.items())
+
+
+def test_n_grams_are_the_studys_own_where_its_prior_is_read_too(tmp_path):
+    """Films of the prior are further views; what is labelled is the study."""
+    shards = write_patients(tmp_path)
+    prior = ["data.prior=films", "connector.views=concat", "connector.max_views=2"]
+    named = ngram_overrides(tmp_path, shards)
+    write_table(tmp_path / "ngrams.json", {"No Finding_True": ["lungs clear"], "Edema_True": ["heart", "interstitial edema"]})
+    built = system(named, *prior)
+    batch = batch_of(built, indices=(0, 1, 2))
+    assert (batch.view_days > 0).any(1).tolist() == [False, True, True]
+    assert [len(row) for row in ngrams_of(batch)] == [2, 1, 2], "the first and the last are of edema, the second is of none"
+    assert torch.isfinite(total_loss(built.model, batch))
 
 
 # -- leaks -------------------------------------------------------------------------------------------------------------------

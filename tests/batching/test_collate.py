@@ -86,3 +86,16 @@ def test_moving_keeps_everything():
 def test_an_empty_batch_is_a_mistake_of_the_program():
     with pytest.raises(ValueError):
         collate([])
+
+
+def test_n_grams_are_padded_to_the_longest_of_the_micro_batch():
+    def rows(*ngrams):
+        return collate([Item(str(place), Tokens([1], [2], [3], False), ngrams=row) for place, row in enumerate(ngrams)])
+
+    batch = rows((4, 0, 9), (), (7,))
+    assert batch.ngram_ids.tolist() == [[4, 0, 9], [0, 0, 0], [7, 0, 0]]
+    assert batch.ngram_mask.tolist() == [[True, True, True], [False] * 3, [True, False, False]], "0 is an id like any other"
+    empty = rows((), ())
+    assert empty.ngram_ids.tolist() == [[0], [0]] and empty.ngram_ids.dtype == torch.long and not empty.ngram_mask.any()
+    assert rows(None, None).ngram_ids is None and rows(None, None).ngram_mask is None
+    assert batch.to("meta").ngram_ids.device.type == "meta"

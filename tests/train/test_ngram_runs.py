@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from rrg.observations.ngrams import NgramTable
 from rrg.shards.reader import ShardSet
 from tests.ngram_inputs import LISTS, label_file, ngram_overrides, write_table
-from tests.processes import Command, events, launch, run
+from tests.processes import ROOT, Command, events, launch, run
 from tests.refusal import refused
 
 STEPS = 10
@@ -79,6 +79,15 @@ def test_killed_runs_end_bitwise_equal_with_their_averages(inputs, whole, tmp_pa
     ours, theirs = events(tmp_path / "run"), events(whole)
     assert all(ours[step]["objectives"] == theirs[step]["objectives"] for step in theirs) and len(theirs) == STEPS
     assert {"report", "mine"} == set(theirs[STEPS]["objectives"])
+
+
+def test_the_losses_are_those_of_the_record(whole):
+    """`tests/golden/tiny_cmeaa_iu.json`: the first losses as they were when it was written. A change that means to move them
+    writes them anew; no other may."""
+    golden = json.loads((ROOT / "tests" / "golden" / "tiny_cmeaa_iu.json").read_text())
+    found = {step: event["objectives"] for step, event in events(whole).items()}
+    assert [found[step]["report"] for step in sorted(found)] == pytest.approx(golden["report"], rel=2e-4)
+    assert [found[step]["mine"] for step in sorted(found)] == pytest.approx(golden["mine"], abs=2e-5)
 
 
 def test_a_run_records_what_it_read(inputs, whole):
