@@ -6,11 +6,15 @@ S sources, B samples, D width of a source, E width of what they are fused into.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from rrg_kernels.dispatch import KernelError
 from rrg_kernels.mine import Critic, Marginal, MineEstimate, fresh_averages, mine_information
 from rrg_kernels.mine.estimate import next_average
 from torch import Tensor, nn
+
+from rrg.errors import UserError
 
 
 class InformationEstimator(nn.Module):
@@ -50,19 +54,18 @@ class InformationEstimator(nn.Module):
         """Bounds for sources [B, D], B at least 2, in the dtype of the weights.
 
         `across` makes the log mean exp [S] of all processes of this one's; ranks that have no pairs call `sit_out` meanwhile.
+
+        Raises:
+            UserError: RRG_KERNELS asks for what cannot run here.
         """
-        estimate = mine_information(
-            sources,
-            fused_be,
-            Critic.of(self.first, self.second, self.last),
-            marginal,
-            self.log_average,
-            corrected=self._corrected,
-            rate=self._rate,
-            bound=self._bound,
-            dtype=self.first.weight.dtype,
-            across=across,
-        )
+        critic = Critic.of(self.first, self.second, self.last)
+        how: dict[str, Any] = {"corrected": self._corrected, "rate": self._rate, "bound": self._bound, "across": across}
+        try:
+            estimate = mine_information(
+                sources, fused_be, critic, marginal, self.log_average, dtype=self.first.weight.dtype, **how
+            )
+        except KernelError as error:
+            raise UserError(str(error)) from None
         if self.training:
             self.log_average.copy_(estimate.log_average)
         return estimate

@@ -66,6 +66,17 @@ def test_the_average_starts_at_the_first_batch_and_then_moves_by_the_rate():
     assert next_average(first, torch.tensor([3.0, 0.0]), 1.0).tolist() == [3.0, 0.0]
 
 
+def test_the_average_follows_all_processes_and_the_value_this_one():
+    critic, (image, text) = draw_critic(6, 10, dtype=torch.float64), draw_batch(2)
+    arguments = ([image, text], image + text, critic, Marginal.all_pairs(), torch.tensor([0.3, -0.2], dtype=torch.float64))
+    alone = mine_information(*arguments, dtype=torch.float64)
+    others = torch.tensor([1.5, 0.5], dtype=torch.float64)
+    together = mine_information(*arguments, dtype=torch.float64, across=lambda own: torch.logaddexp(own, others) - math.log(2))
+    assert torch.equal(alone.information, together.information) and torch.equal(alone.marginal, together.marginal)
+    mean = (alone.marginal.exp() + others.exp()) / 2
+    torch.testing.assert_close(together.log_average.exp(), 0.01 * mean + 0.99 * arguments[4].exp())
+
+
 def test_a_resumed_average_gives_the_same_bits():
     critic, marginal = draw_critic(3, 10), Marginal.shifts(7, 3)
     image, text = draw_batch(1, dtype=torch.float32)
