@@ -117,8 +117,7 @@ class EnhancementAlignmentAdapter(ViewMerging):
         if batch.ngram_ids is None or batch.ngram_mask is None:
             raise UserError("connector.enhance: the studies were read without their n-grams; write observations.ngrams")
         assert self.ngrams is not None
-        embeddings = self.ngrams(batch.ngram_ids, batch.ngram_mask)
-        return self.enhancement(x_bmd, mask, embeddings, batch.ngram_mask)
+        return self.enhancement(x_bmd, mask, *self.ngrams(batch.ngram_ids, batch.ngram_mask))
 
     def fold(self) -> EnhancementAlignmentAdapter:
         """Fold f_u into the Linear behind it, for inference: the same prefix in evaluation mode, and other tensor names than a

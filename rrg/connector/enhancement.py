@@ -1,7 +1,7 @@
 """Cross-modal feature enhancement (CmEAA, eq. 8-10; spec cmeaa §3): visual tokens look up the n-grams of their study.
 
 The attention from tokens to n-grams is the case of `rrg_kernels.cross_attention`: equally many queries per study and a ragged
-context. A study without n-grams attends to one learned null embedding. The two self-attentions are PyTorch's (self_attention.py).
+context. Every study has at least one (ngram_embedding.py). The two self-attentions are PyTorch's (self_attention.py).
 
 Dimensions: B studies, N visual tokens, D visual width, T n-grams of all studies together, K most n-grams of a study, H language
 width, C context width.
@@ -55,7 +55,7 @@ class FeatureEnhancement(nn.Module):
         nn.init.zeros_(self.text_projection.bias)  # see SelfAttention: n-gram embeddings are small
         self.text_attention = SelfAttention(context_width, heads, dropout, "context width")
         self.visual_attention = SelfAttention(width, heads, dropout, "visual width")
-        self.cross_attention = CrossAttention(width, context_width, heads, dropout, norm="post", null_context=True)
+        self.cross_attention = CrossAttention(width, context_width, heads, dropout, norm="post", null_context=False)
         self.feedforward = nn.Sequential(
             nn.Linear(2 * width, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, out)
         )
@@ -66,7 +66,7 @@ class FeatureEnhancement(nn.Module):
         Args:
             x_bnd: visual tokens; mask [B, N]: which are real, None where all are.
             ngrams_th: embeddings of the n-grams, one study after another.
-            ngram_mask: [B, K], with as many true places in a row as the study has n-grams.
+            ngram_mask: [B, K], with as many true places in a row as the study has n-grams, at least one.
 
         Raises:
             UserError: RRG_KERNELS asks for what cannot run here.

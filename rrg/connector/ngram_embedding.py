@@ -1,7 +1,8 @@
 """Frozen embeddings of the n-grams of a recipe's table, made once (spec cmeaa §3).
 
 Two readings of "embedding through the language model": the mean of the input embeddings of an n-gram's pieces, or the mean of the
-model's last hidden states over them. The table is made of frozen weights, so checkpoints do not carry it.
+model's last hidden states over them. The table is made of frozen weights, so checkpoints do not carry it. Its last row is the null
+n-gram, the end symbol's embedding: the only one of a study that has none, so that attention always has something to look at.
 
 Dimensions: U n-grams in the table, B studies, K most n-grams of a study, T n-grams of all studies together, H language width.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rrg.batching.tokenise import encode
 from rrg.errors import UserError
@@ -26,7 +28,7 @@ _ROWS = 64  # n-grams of equal length that run through the language model at one
 
 
 class NgramEmbedding(nn.Module):
-    """Lookup in the table [U, H], a buffer that is no part of the state."""
+    """Lookup in the table [U + 1, H], a buffer that is no part of the state."""
 
     table: Tensor
 
@@ -34,23 +36,33 @@ class NgramEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("table", table, persistent=False)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """[T, H]: rows of the n-grams at true places of `mask` [B, K], one study after another. What `ids` [B, K] holds at other
-        places is not read."""
-        return self.table[ids[mask]]
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the n-grams at true places of `mask` [B, K], one study after another.
+
+        What `ids` [B, K] holds at other places is not read. A study without any has the null n-gram.
+
+        Returns:
+            ([T, H], the mask of what is shown [B, max(K, 1)]).
+        """
+        none = F.pad(ids, (0, int(ids.shape[1] == 0))), F.pad(mask, (0, int(mask.shape[1] == 0)))
+        ids, shown = (x.clone() for x in none)
+        empty = ~shown.any(1)
+        ids[empty, 0] = len(self.table) - 1
+        shown[empty, 0] = True
+        return self.table[ids[shown]], shown
 
 
 def ngram_table(facts: Mapping[str, Any], reading: str, *, meta: bool = False) -> Tensor:
-    """The table of `facts["ngrams"]`, [U, H] float32 on the device of the language model.
+    """The table of `facts["ngrams"]` and of the null n-gram, [U + 1, H] float32 on the device of the language model.
 
-    On the meta device only its shape is right (U = 0 where the n-grams are not known).
+    On the meta device only its shape is right: one row where the n-grams are not known.
 
     Raises:
         UserError: there are no n-grams, or the tokenizer makes nothing of one.
     """
     ngrams = facts.get("ngrams")
     if meta:
-        return torch.empty(len(ngrams or ()), facts["language_width"], device="meta")
+        return torch.empty(len(ngrams or ()) + 1, facts["language_width"], device="meta")
     if ngrams is None:
         raise UserError(
             "connector.enhance: needs observations.ngrams, a table written by `rrg prepare ngrams`; name one, or write "
@@ -58,6 +70,7 @@ def ngram_table(facts: Mapping[str, Any], reading: str, *, meta: bool = False) -
         )
     language: CausalLanguage = facts["language"]
     pieces = [_pieces(language.tokenizer, ngram, number) for number, ngram in enumerate(ngrams)]
+    pieces.append([int(language.tokenizer.eos_token_id)])
     mean = _mean_embeddings if reading == "embedding" else _mean_hidden
     return mean(language, pieces).to(language.embedding.weight.device)
 

@@ -16,8 +16,9 @@ def pieces(ngram):
 
 def test_embedding_is_the_mean_of_the_pieces():
     table = ngram_table(facts(), "embedding")
-    assert table.shape == (len(NGRAMS), H) and table.dtype == torch.float32 and not table.requires_grad
-    for row, ngram in zip(table, NGRAMS, strict=True):
+    assert table.shape == (len(NGRAMS) + 1, H) and table.dtype == torch.float32 and not table.requires_grad
+    torch.testing.assert_close(table[-1], language().embedding.weight[language().tokenizer.eos_token_id])
+    for row, ngram in zip(table[:-1], NGRAMS, strict=True):
         assert language().tokenizer.bos_token_id not in pieces(ngram)
         torch.testing.assert_close(row, language().embedding.weight[pieces(ngram)].mean(0))
 
@@ -30,7 +31,7 @@ def test_hidden_is_the_mean_of_the_last_hidden_states():
     assert {name: module.training for name, module in spoken.named_modules()} == before
     decoder = spoken.model.get_decoder().eval()
     begin = torch.tensor([spoken.tokenizer.bos_token_id])
-    for row, ngram in zip(table, NGRAMS, strict=True):
+    for row, ngram in zip(table[:-1], NGRAMS, strict=True):
         hidden = decoder(input_ids=torch.cat([begin, pieces(ngram)])[None]).last_hidden_state[0]
         torch.testing.assert_close(row, hidden[1:].mean(0), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(table, ngram_table(facts(), "embedding"), atol=1e-2)
@@ -66,12 +67,16 @@ def test_neither_state_nor_checkpoint_has_the_table():
 
 def test_lookup_reads_no_padding():
     lookup = NgramEmbedding(torch.arange(6.0).reshape(3, 2))
-    rows = lookup(torch.tensor([[2, 99], [-7, 0]]), torch.tensor([[True, False], [False, True]]))
-    assert rows.tolist() == [[4.0, 5.0], [0.0, 1.0]]
+    ids, mask = torch.tensor([[1, 99], [-7, 0], [98, 97]]), torch.tensor([[True, False], [False, True], [False, False]])
+    rows, shown = lookup(ids, mask)
+    assert rows.tolist() == [[2.0, 3.0], [0.0, 1.0], [4.0, 5.0]], "the last row is of a study that has none"
+    assert shown.tolist() == [[True, False], [False, True], [True, False]] and not mask[2].any()
+    rows, shown = lookup(ids[:, :0], mask[:, :0])
+    assert rows.tolist() == [[4.0, 5.0]] * 3 and shown.tolist() == [[True]] * 3
 
 
 def test_on_the_meta_device_only_the_shape_is_right():
-    for ngrams, rows in ((NGRAMS, len(NGRAMS)), (None, 0)):
+    for ngrams, rows in ((NGRAMS, len(NGRAMS) + 1), (None, 1)):
         table = ngram_table({"ngrams": ngrams, "language_width": 4096}, "hidden", meta=True)
         assert table.shape == (rows, 4096) and table.is_meta
 
