@@ -1,8 +1,8 @@
 """Frozen embeddings of the n-grams of a recipe's table, made once (spec cmeaa §3).
 
 Two readings of "embedding through the language model": the mean of the input embeddings of an n-gram's pieces, or the mean of the
-model's last hidden states over them. The table is made of frozen weights, so checkpoints do not carry it. Its last row is the null
-n-gram, the end symbol's embedding: the only one of a study that has none, so that attention always has something to look at.
+model's last hidden states over them. The table is made of frozen weights, so checkpoints do not carry it. Its last row is the
+null n-gram, the end symbol's embedding: the only one of a study that has none, so that attention has something to look at.
 
 Dimensions: U n-grams in the table, B studies, K most n-grams of a study, T n-grams of all studies together, H language width.
 """
