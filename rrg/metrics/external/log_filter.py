@@ -21,10 +21,10 @@ class LogFilter:
             words = _words(report)
             self._known.update(_runs(words, min(RUN, len(words))) if words else ())
 
-    def __call__(self, line: str) -> str:
-        """`line`, or WITHHELD in its place."""
+    def __call__(self, line: str, least: int = 1) -> str:
+        """`line`, or WITHHELD in its place. Reports of fewer than `least` words are not looked for."""
         words = _words(line)
-        quoted = any(run in self._known for length in range(1, RUN + 1) for run in _runs(words, length))
+        quoted = any(run in self._known for length in range(least, RUN + 1) for run in _runs(words, length))
         return WITHHELD if quoted else line
 
 

@@ -67,12 +67,10 @@ def score_external(
     conditions = conditions or Conditions()
     texts = [StudyTexts(*three) for three in zip(studies, generated, references, strict=True)]
     run = _Run(texts, conditions, bootstrap, seed, progress)
-    wanted = with_parts(list(names))
-    plans = {name: run.plan(name) for name in wanted if not METRICS[name].parts}
-    found = {name: run.score(*plan) for name, plan in plans.items()}
-    for name in wanted:
-        if METRICS[name].parts:
-            found[name] = run.composite(name, found)
+    plans = {name: run.plan(name) for name in with_parts(list(names))}
+    found = {name: without(name, len(texts), plans[name][0].missing) for name in names if run.in_vain(plans[name][0])}
+    for name in with_parts([name for name in names if name not in found]):
+        found[name] = run.composite(name, found) if METRICS[name].parts else run.score(*plans[name])
     return {name: found[name] for name in dict.fromkeys(names)}
 
 
@@ -100,6 +98,10 @@ class _Run:
         available = availability(name, self.conditions.files, self.conditions.pythons)
         known = {key: file for key, file in available.files.items() if file.path.exists() or key in self._given(name)}
         return available, {key: checked(f"{name}.{key}", file) for key, file in known.items()}
+
+    def in_vain(self, available: Availability) -> bool:
+        """Whether it is made of parts of which one cannot be computed, so that the others need not be."""
+        return bool(METRICS[available.name].parts and available.missing)
 
     def _given(self, name: str) -> Mapping[str, MetricFile]:
         return self.conditions.files.get(name, {})

@@ -62,7 +62,7 @@ def ask(
         try:
             work.attempt(whole)
         except WorkerRefused as reason:
-            answers.missing = work.quoted(str(reason))
+            answers.missing = str(reason)  # said before it was sent any report
         except WorkerLost as loss:
             answers.losses.append(str(loss))
             whole = work.left(batch)
@@ -126,7 +126,7 @@ class _Work:
         if type(place) is not int or place not in due:
             raise self._strange(worker, "answered for a study that it was not asked")
         if isinstance(said.get("error"), str):
-            self.answers.failed[place] = self.quoted(said["error"])[:200]
+            self.answers.failed[place] = self.quoted(said["error"], least=2)[:200]
         elif isinstance(result, dict) and self.check(result):
             self.answers.results[place] = result
         else:

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -56,16 +57,18 @@ class Worker:
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._log = log
         self._quoted = quoted
+        self._scratch = tempfile.TemporaryDirectory(prefix="rrg-worker-")  # what a killed worker leaves goes with it
         try:
             self._process = subprocess.Popen(
                 [str(command.python), "-E", "-s", "-u", str(command.script)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=_environment(command.allow_download),
+                env=_environment(command.allow_download, self._scratch.name),
                 start_new_session=True,
             )
         except OSError as error:
+            self._scratch.cleanup()
             raise WorkerLost(f"{command.python} cannot be started ({error.strerror})") from None
         self._threads = [threading.Thread(target=read, daemon=True) for read in (self._read_answers, self._read_log)]
         for thread in self._threads:
@@ -104,6 +107,7 @@ class Worker:
         self._wait()
         for thread in self._threads:
             thread.join(5)
+        self._scratch.cleanup()
 
     def kill(self) -> None:
         """SIGKILL to the process and its children."""
@@ -173,10 +177,10 @@ def _private(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
-def _environment(allow_download: bool) -> dict[str, str]:
+def _environment(allow_download: bool, scratch: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     offline = {} if allow_download else _OFFLINE
-    return {**kept, "TOKENIZERS_PARALLELISM": "false", "PYTHONIOENCODING": "utf-8", **offline}
+    return {**kept, "TOKENIZERS_PARALLELISM": "false", "PYTHONIOENCODING": "utf-8", "TMPDIR": scratch, **offline}
 
 
 def _ending(code: int) -> str:

@@ -110,3 +110,21 @@ def stand_in(tmp_path):
         return Command(Path(sys.executable), script, settings, start_seconds, answer_seconds)
 
     return make
+
+
+@pytest.fixture
+def bare_venv(tmp_path):
+    """`bare_venv({"package": code})`: an interpreter of its own that has just these packages (and no pip)."""
+    import subprocess
+
+    def make(packages: dict[str, str]) -> Path:
+        folder = tmp_path / "venv"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        (site,) = folder.glob("lib/python*/site-packages")
+        for name, code in packages.items():
+            path = site.joinpath(*name.split(".")) / "__init__.py"
+            path.parent.mkdir(parents=True)
+            path.write_text(code)
+        return folder / "bin" / "python"
+
+    return make
