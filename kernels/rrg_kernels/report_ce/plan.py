@@ -50,7 +50,7 @@ def plan_sweep(R: int, H: int, V: int, dtype: torch.dtype) -> Plan:
     groups = -(-R // max(tiles.rows, most))
     group = _round(-(-R // groups), tiles.rows)
     room = min((BUDGET - group * per_row) // (size * (2 * H + group)), SCRATCH // (size * group))
-    blocks = -(-V // max(room, least))
+    blocks = -(-V // max(room // tiles.vocabulary * tiles.vocabulary, least))
     return Plan(group, _round(-(-V // blocks), tiles.vocabulary), tiles)
 
 
