@@ -107,6 +107,7 @@ def _compare(options: argparse.Namespace, sides: Sides) -> Comparison | None:
             method=options.interval,
             uncertain=options.uncertain,
             dropped=sides.dropped,
+            further=sides.further,
         )
 
 

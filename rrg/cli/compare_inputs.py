@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rrg.cli.score_inputs import RunSettings, reading_of, run_of
-from rrg.data.protocols import PROTOCOLS, get_protocol
+from rrg.data.protocols import PROTOCOLS, Protocol, get_protocol
 from rrg.errors import UserError, nearest
-from rrg.metrics.comparison import Figure, System, aligned
+from rrg.metrics.comparison import Figure, StudyMetric, System, aligned
 from rrg.metrics.predictions import read_predictions
 from rrg.metrics.published_tables import PREFIX, Published, get_published
 from rrg.metrics.registry import METRICS, metrics_of
@@ -42,6 +42,7 @@ class Sides:
     dropped: tuple[str, ...]
     shards: str | None
     split: str
+    further: tuple[StudyMetric, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,50 @@ def gather(options: argparse.Namespace) -> Sides:
         for name, group in named.items()
         if group[0].predictions
     ]
+    further = _further(named, systems, protocol.name)
+    metrics = _metrics(options, protocol, [one.name for one in further])
     dropped: list[str] = []
     if systems:
         systems, dropped = aligned(systems, options.common)
     known = [_known(name, group[0], protocol.name) for name, group in named.items() if not group[0].predictions]
     shards = options.shards or next((str(found) for source in sources if (found := _shards(source))), None)
-    split = options.split
-    return Sides(tuple(named), tuple(systems), tuple(known), reading, _metrics(options, protocol), tuple(dropped), shards, split)
+    return Sides(
+        order=tuple(named),
+        systems=tuple(systems),
+        known=tuple(known),
+        reading=reading,
+        metrics=tuple(name for name in metrics if name in METRICS),
+        dropped=tuple(dropped),
+        shards=shards,
+        split=options.split,
+        further=tuple(one for one in further if options.metrics is None or one.name in metrics),
+    )
 
 
-def _metrics(options: argparse.Namespace, protocol: Any) -> tuple[str, ...]:
+def _further(named: Mapping[str, Sequence[_Source]], systems: Sequence[System], protocol: str) -> list[StudyMetric]:
+    """Metrics of programs of their own, where every system's scores file holds them."""
+    from rrg.cli.compare_external import further_metrics
+    from rrg.digest import digest_file
+
+    found = {
+        system.name: [
+            (source.predictions, digest_file(source.predictions), [row["study"] for row in rows])
+            for source, rows in zip(named[system.name], system.seeds, strict=True)
+            if source.predictions
+        ]
+        for system in systems
+    }
+    return further_metrics(found, protocol)
+
+
+def _metrics(options: argparse.Namespace, protocol: Protocol, further: Sequence[str]) -> tuple[str, ...]:
     if options.metrics is None:
         return metrics_of(protocol)
     names = tuple(word.strip() for word in options.metrics.split(",") if word.strip())
-    unknown = next((name for name in names if name not in METRICS), None)
+    legal = [*METRICS, *further]
+    unknown = next((name for name in names if name not in legal), None)
     if unknown is not None or not names:
-        raise UserError(f"--metrics {unknown or options.metrics!r}: no such metric; {nearest(unknown or '', METRICS)}")
+        raise UserError(f"--metrics {unknown or options.metrics!r}: no such metric; {nearest(unknown or '', legal)}")
     return names
 
 

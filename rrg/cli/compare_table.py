@@ -86,7 +86,10 @@ def _row_record(row: ComparedMetric) -> dict[str, Any]:
 
 def _figure_record(figure: Figure) -> dict[str, Any]:
     interval = list(figure.interval) if figure.interval else None
-    return {"value": figure.value, "interval": interval} | ({"seeds": list(figure.seeds)} if len(figure.seeds) > 1 else {})
+    count = {} if figure.count is None else {"count": figure.count}
+    return {"value": figure.value, "interval": interval, **count} | (
+        {"seeds": list(figure.seeds)} if len(figure.seeds) > 1 else {}
+    )
 
 
 def _shown(names: Sequence[str]) -> list[str]:
@@ -168,10 +171,9 @@ def _findings(sides: Sides, comparison: Comparison) -> Table:
 def _notes(sides: Sides, comparison: Comparison | None) -> Iterator[str]:
     if comparison and len(sides.systems) > 1:
         settings = comparison.settings
-        test = next((gap.difference.test for row in comparison.metrics for gap in row.gaps.values()), "")
         yield (
-            f"difference from {sides.systems[0].name}; * ** ***: p < .05, .01, .001 by {test} "
-            f"({settings['permutations']} exchanges) after Holm's correction over all {len(comparison.metrics)} metrics; "
+            f"difference from {sides.systems[0].name}; * ** ***: p < .05, .01, .001 by {' or '.join(comparison.tests)} after "
+            f"Holm's correction over all {len(comparison.metrics)} metrics; "
             f"{settings['level']:.0%} intervals from {settings['resamples']} resamples of the studies"
         )
     if any(len(system.seeds) > 1 for system in sides.systems):

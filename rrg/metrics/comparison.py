@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +14,11 @@ from rrg.metrics.intervals import LEVEL, Method, intervals
 from rrg.metrics.labelled import labeller_of
 from rrg.metrics.multiplicity import holm
 from rrg.metrics.observations import Uncertain, class_scores
-from rrg.metrics.paired import PERMUTATIONS, Difference, differences
+from rrg.metrics.paired import EXCHANGE, PERMUTATIONS, RESAMPLE, Difference, differences
 from rrg.metrics.registry import METRICS, ReportPairs
 from rrg.metrics.reports import Reading, Report, pair
 from rrg.metrics.scored import measured
-from rrg.metrics.statistics import Statistics
+from rrg.metrics.statistics import Statistics, mean_of
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -32,12 +32,34 @@ class System:
 
 
 @dataclass(frozen=True)
+class StudyMetric:
+    """A metric that a program of its own computed: by system, one mapping study → number per seed. A study that failed anywhere
+    has no number there, and is left out of the comparison for every system."""
+
+    name: str
+    numbers: Mapping[str, Sequence[Mapping[str, float]]]
+    higher_is_better: bool = True
+
+    def families(self, studies: Sequence[str]) -> dict[str, list[Statistics]]:
+        """System → the mean over the studies that have a number everywhere, per seed; empty where there is no such study."""
+        every = [seed for seeds in self.numbers.values() for seed in seeds]
+        kept = [study for study in studies if all(study in seed for seed in every)]
+        if not kept:
+            return {}
+        return {
+            system: [mean_of(self.name, np.array([seed[study] for study in kept], dtype=np.float64)) for seed in seeds]
+            for system, seeds in self.numbers.items()
+        }
+
+
+@dataclass(frozen=True)
 class Figure:
-    """A metric of one system: the mean over its seeds, with an interval over studies; `seeds` are the single values."""
+    """A metric of one system: the mean over its seeds, with an interval over `count` studies; `seeds` are the single values."""
 
     value: float
     interval: tuple[float, float] | None = None
     seeds: tuple[float, ...] = ()
+    count: int | None = None
 
     @property
     def spread(self) -> float | None:
@@ -79,6 +101,13 @@ class Comparison:
     dropped: tuple[str, ...]
     settings: Mapping[str, Any]
 
+    @property
+    def tests(self) -> list[str]:
+        """The tests that the p values come from, each once, with how often they drew."""
+        drawn = {EXCHANGE: f"{self.settings['permutations']:,} exchanges", RESAMPLE: f"{self.settings['resamples']:,} resamples"}
+        used = dict.fromkeys(gap.difference.test for row in self.metrics for gap in row.gaps.values())
+        return [f"{test} ({drawn[test]})" for test in used]
+
 
 def compare_systems(
     systems: Sequence[System],
@@ -91,6 +120,7 @@ def compare_systems(
     method: Method = "percentile",
     uncertain: Uncertain | None = None,
     dropped: Sequence[str] = (),
+    further: Sequence[StudyMetric] = (),
 ) -> Comparison:
     """Score all systems, which hold the same studies in the same order (see `aligned`), and compare each with the first."""
     uncertain = reading.protocol.uncertain if uncertain is None else uncertain
@@ -102,16 +132,23 @@ def compare_systems(
     pairs = {one.name: [_pairs(rows, references, reading, uncertain) for rows in one.seeds] for one in systems}
     found, missing = measured([member for group in pairs.values() for member in group], metrics)
     families = {family: _split(members, pairs) for family, members in found.items()}
+    order = [row["study"] for row in systems[0].seeds[0]]
+    more = {one.name: groups for one in further if (groups := one.families(order))}
+    missing = missing | {one.name: "no study has a number from every system" for one in further if one.name not in more}
     classes = {"classes": {name: [class_scores(*member.positives) for member in group] for name, group in pairs.items()}}
     options = {"resamples": resamples, "seed": seed}
+    scored = [name for name in metrics if name not in missing]
+    lower = {one.name for one in further if not one.higher_is_better} | {
+        name for name in scored if not METRICS[name].higher_is_better
+    }
     tables = [
-        _table(which, names, permutations, method, options)
-        for which, names in ((families, [name for name in metrics if name not in missing]), (classes, OBSERVATIONS))
+        _table(which, names, lower, permutations, method, options)
+        for which, names in ((families | more, [*scored, *more]), (classes, OBSERVATIONS))
     ]
     real = next(iter(pairs.values()))[0].positives[1].sum(axis=0)
     return Comparison(
         systems=tuple(pairs),
-        studies=tuple(row["study"] for row in systems[0].seeds[0]),
+        studies=tuple(order),
         metrics=tables[0],
         findings=tables[1],
         support={name: int(count) for name, count in zip(OBSERVATIONS, real, strict=True)},
@@ -171,6 +208,7 @@ def _split(members: Sequence[Statistics], groups: Mapping[str, Sequence[ReportPa
 def _table(
     families: Mapping[str, Mapping[str, Sequence[Statistics]]],
     names: Sequence[str],
+    lower: Set[str],
     permutations: int,
     method: Method,
     options: Mapping[str, int],
@@ -191,7 +229,7 @@ def _table(
             name,
             figures[name],
             {system: Gap(gap, adjusted[metric, system]) for (metric, system), gap in gaps.items() if metric == name},
-            METRICS[name].higher_is_better if name in METRICS else True,
+            name not in lower,
         )
         for name in names
     )
@@ -200,7 +238,8 @@ def _table(
 def _figures(members: Sequence[Statistics], method: Method, options: Mapping[str, int]) -> dict[str, Figure]:
     ranges = intervals([members], method=method, **options)
     values = [member.values() for member in members]
-    return {
-        name: Figure(float(np.mean([one[name] for one in values])), ranges.get(name), tuple(one[name] for one in values))
-        for name in members[0].names
-    }
+    result = {}
+    for name in members[0].names:
+        seeds = tuple(one[name] for one in values)
+        result[name] = Figure(float(np.mean(seeds)), ranges.get(name), seeds, members[0].count)
+    return result

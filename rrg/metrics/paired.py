@@ -20,6 +20,9 @@ from rrg.metrics.statistics import FloatArray, Statistics
 
 PERMUTATIONS = 10_000
 
+# What `Difference.test` says.
+EXCHANGE, RESAMPLE = "approximate randomisation", "paired bootstrap"
+
 # Doubles held at once by a block of exchanges (64 MiB).
 _BLOCK = 1 << 23
 
@@ -53,9 +56,9 @@ def differences(
     left, right = resampled([first, second], resamples, seed)
     bounds = bounds_of(right - left, level).tolist()
     if len(first) == len(second):
-        test, values = "approximate randomisation", randomisation_p(first, second, permutations, seed)
+        test, values = EXCHANGE, randomisation_p(first, second, permutations, seed)
     else:
-        test, values = "paired bootstrap", bootstrap_p(right - left)
+        test, values = RESAMPLE, bootstrap_p(right - left)
     rows = zip(first[0].names, observed.tolist(), bounds, values.tolist(), strict=True)
     return {name: Difference(value, (low, high), p, test) for name, value, (low, high), p in rows}
 

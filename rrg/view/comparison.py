@@ -84,6 +84,7 @@ def render_comparison(
         "metrics": [(metric_label(row.name), _cells(row, comparison)) for row in _rows(comparison)],
         "findings": [(row.name, comparison.support[row.name], _cells(row, comparison)) for row in comparison.findings],
         "settings": comparison.settings,
+        "tests": " or ".join(comparison.tests),
         "missing": {metric_label(name): reason for name, reason in comparison.missing.items()},
         "cards": cards,
         "notes": _film_notes(films, shards, cards),

@@ -82,7 +82,7 @@ def test_names_seeds_and_the_page(tmp_path, capsys):
 
 def test_scores_files_stand_for_their_predictions_or_for_their_figures(tmp_path, capsys):
     run = run_of(tmp_path / "a", SAID)
-    assert main(["score", str(run / "predictions" / "test.jsonl"), "--shards", "none", "--bootstrap", "20"]) == 0
+    assert main(["score", str(run / "predictions" / "test.jsonl"), "--shards", "none", *map(str, FAST[:4])]) == 0
     scores, other = run / "scores" / "test.findings.json", put(tmp_path / "b.jsonl", TRUTH)
     capsys.readouterr()
     assert compare(f"a={scores}", other, *FAST) == 0
@@ -93,6 +93,28 @@ def test_scores_files_stand_for_their_predictions_or_for_their_figures(tmp_path,
     assert "different protocols" in refused(capsys, scores, other, "--protocol", "r2gen_iu")
     assert "two systems with predictions" in refused(capsys, f"a={scores}", other, "--page", tmp_path / "p.html")
     assert compare(f"a={scores}", "published:cmeaa_iu", *FAST) == 0
+
+
+def test_metrics_of_other_programs_are_compared_study_by_study(tmp_path, capsys):
+    runs = [run_of(tmp_path / name, texts) for name, texts in (("a", SAID), ("b", TRUTH))]
+    for number, run in enumerate(runs):
+        file = run / "predictions" / "test.jsonl"
+        assert main(["score", str(file), "--shards", "none", *map(str, FAST[:4])]) == 0
+        path = run / "scores" / "test.findings.json"
+        record = json.loads(path.read_text())
+        column = [0.5 + 0.4 * number] * 15 + [None if number else 0.1]
+        record["external"] = {"x": {"values": {"errors": column}, "scores": {"errors": {"higher_is_better": False}}}}
+        path.write_text(json.dumps(record))
+    out = tmp_path / "out.json"
+    options = ("--bootstrap", 20, "--permutations", 99, "--json", out, "--metrics", "errors,bleu_1")
+    assert compare(*runs, *options) == 0
+    row = json.loads(out.read_text())["metrics"]["errors"]
+    assert row["systems"]["a"] == {"value": 0.5, "interval": [0.5, 0.5], "count": 15}
+    assert row["differences"]["b"]["value"] == pytest.approx(0.4) and row["differences"]["b"]["p"] == 0.01
+    put(runs[0] / "predictions" / "test.jsonl", TRUTH)
+    capsys.readouterr()
+    assert compare(*runs, *options) == 2
+    assert "--metrics 'errors'" in capsys.readouterr().err
 
 
 def test_list(capsys):
