@@ -103,8 +103,10 @@ class MineAlignment(nn.Module):
         keys = torch.tensor([study_key(batch.studies[place]) for place in real.tolist()], dtype=torch.long)
         seed, share = int(torch.randint(2**62, ())), float(len(real))
         if self._collective and self._options.gather:
-            heads = stacked(torch.tensor([len(real), seed], device=rows.device))
+            heads = stacked(torch.tensor([len(real), seed, bool(rows.isfinite().all())], device=rows.device))
             sizes = heads[:, 0].tolist()
+            if not heads[:, 2].all():  # only a rank with such a study shall have such a loss: it is the one that is looked into
+                return Samples(rows[:0], seed, 0.0)
             rows = gathered(rows, sizes)
             keys = gathered(keys[:, None].to(rows.device), sizes)[:, 0].cpu()
             seed, share = int(heads[0, 1]), sum(sizes) / len(sizes)

@@ -78,6 +78,29 @@ def _run(rank: int, world: int, folder: Path, settings: dict[str, MineOptions]) 
     dist.destroy_process_group()
 
 
+def losses_of_a_broken_study(folder: Path, world: int, options: MineOptions) -> list[torch.Tensor]:
+    """Each rank's loss of a step in which the features of study `a`, the first rank's, are not finite."""
+    folder.mkdir(parents=True)
+    on_ranks(_run_broken, world, folder, options)
+    return [load_file(folder / f"{rank}.safetensors")["loss"] for rank in range(world)]
+
+
+def _run_broken(rank: int, world: int, folder: Path, options: MineOptions) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    wrapped = DistributedDataParallel(Aligned(options), broadcast_buffers=False)
+    batch = part(0, rank, world)
+    assert batch.features is not None
+    batch.features[[study == "a" for study in batch.studies]] = torch.nan
+    value, _ = wrapped(batch)
+    value.backward()
+    assert any(not p.grad.isfinite().all() for p in wrapped.parameters() if p.grad is not None), "the step is lost on every rank"
+    save_file({"loss": value.detach()}, folder / f"{rank}.safetensors")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def _train(options: MineOptions) -> dict[str, torch.Tensor]:
     rank, world = dist.get_rank(), dist.get_world_size()
     model = Aligned(options)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rrg.objectives.family import MineOptions
-from tests.objectives.alignment_on_ranks import STEPS, trained
+from tests.objectives.alignment_on_ranks import STEPS, losses_of_a_broken_study, trained
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 SETTINGS = {
@@ -47,3 +47,9 @@ def test_ranks_for_themselves_follow_those_that_have_pairs(runs, world):
     assert torch.equal(averages[1], averages[2]) and torch.equal(averages[2], averages[3]), "no pair anywhere"
     assert not torch.equal(averages[3], averages[4])
     assert not any(run[f"gradient_3.{name}"].any() for name in ("encode.weight", "objective.text.weight"))
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_a_study_that_is_not_finite_shows_on_its_own_rank(tmp_path, gather):
+    first, *others = losses_of_a_broken_study(tmp_path / "run", 3, MineOptions(hidden=8, gather=gather))
+    assert not first.isfinite() and all(loss.isfinite() for loss in others)
