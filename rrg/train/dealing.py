@@ -17,6 +17,6 @@ def check_dealing(recipe: Recipe, world: int) -> None:
         if objective.kind == "mine" and (together if objective.gather else alone) < 2:
             advice = "" if objective.gather or together < 2 else f", or objectives.{name}.gather=true"
             raise UserError(
-                f"objectives.{name}: compares the studies of a micro-batch, and of train.batch_size {options.batch_size} some "
-                f"have one: write train.batch_size and train.micro_batch_size of at least 2 a process{advice}"
+                f"objectives.{name}: compares the studies of a micro-batch; train.batch_size {options.batch_size} leaves some of "
+                f"them one study: write train.batch_size and train.micro_batch_size of at least 2 a process{advice}"
             )

@@ -24,7 +24,7 @@ def test_micro_batches_with_a_pair_are_dealt(batch, micro, world, gather):
     "batch,micro,world,gather", [(8, 1, 1, True), (1, 1, 1, False), (8, 1, 8, False), (5, 2, 1, True), (3, 2, 2, False)]
 )
 def test_a_micro_batch_of_one_study_has_nothing_to_compare(batch, micro, world, gather):
-    with pytest.raises(UserError, match=r"objectives\.mine: compares the studies of a micro-batch, and train\.batch_size"):
+    with pytest.raises(UserError, match=r"objectives\.mine: compares the studies of a micro-batch; train\.batch_size"):
         check_dealing(recipe(batch, micro, gather), world)
 
 
