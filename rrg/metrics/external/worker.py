@@ -180,7 +180,14 @@ def _private(path: Path) -> IO[bytes]:
 def _environment(allow_download: bool, scratch: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     offline = {} if allow_download else _OFFLINE
-    return {**kept, "TOKENIZERS_PARALLELISM": "false", "PYTHONIOENCODING": "utf-8", "TMPDIR": scratch, **offline}
+    return {
+        **kept,
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONIOENCODING": "utf-8",
+        "TMPDIR": scratch,
+        "HF_DATASETS_CACHE": scratch,
+        **offline,
+    }
 
 
 def _ending(code: int) -> str:

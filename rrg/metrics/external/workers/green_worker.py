@@ -17,6 +17,7 @@ from typing import Any
 from wire import Answers, Refused, Study, existing, one_by_one, serve
 
 MOST_WORDS = 300  # of a report; the package's prompt cuts there
+CONFIGURATIONS = ("config.json", "tokenizer_config.json")
 SECTIONS = ("[Clinically Significant Errors]:", "[Matched Findings]:")
 
 
@@ -41,19 +42,25 @@ def start(settings: dict[str, Any]) -> Answers:
 
 
 def _without_code(model: Path) -> Path:
-    """A folder of links to the model's files, its configuration without `auto_map`. Raises Refused where there is none."""
-    try:
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-        config.pop("auto_map", None)
-    except (OSError, ValueError, AttributeError):
-        raise Refused(f"{model}: has no config.json of a model") from None
+    """A folder of links to the model's files, its configurations without `auto_map`. Raises Refused where there are none."""
+    if not (model / "config.json").is_file():
+        raise Refused(f"{model}: has no config.json of a model")
     folder = Path(tempfile.mkdtemp(prefix="rrg-green-"))
     atexit.register(shutil.rmtree, folder, True)
     for path in model.iterdir():
-        if path.suffix != ".py" and path.name != "config.json":
+        if path.name in CONFIGURATIONS:
+            (folder / path.name).write_text(json.dumps(_plain(path)), encoding="utf-8")
+        elif path.suffix != ".py":
             (folder / path.name).symlink_to(path.resolve())
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return {key: value for key, value in config.items() if key != "auto_map"}
+    except (OSError, ValueError, AttributeError):
+        raise Refused(f"{path}: is no configuration of a model") from None
 
 
 if __name__ == "__main__":
