@@ -14,6 +14,7 @@ from rrg.system import open_split
 from rrg.train import loop
 from rrg.train.inference import generate
 from tests.damage import damage, damaged_copy
+from tests.ngram_inputs import ngram_overrides
 from tests.processes import events
 
 TINY = sorted((Path(__file__).resolve().parents[2] / "configs" / "tiny").glob("*.yaml"))
@@ -44,7 +45,8 @@ def train(shards, output, *overrides, recipe="tiny/r2gengpt_iu"):
 
 @pytest.mark.parametrize("recipe", TINY, ids=lambda file: file.stem)
 def test_every_tiny_recipe_trains_and_writes(recipe, drawn_shards, tmp_path):
-    root = train(drawn_shards, tmp_path / "run", recipe=recipe)
+    inputs = ngram_overrides(tmp_path, drawn_shards) if load_recipe(recipe).value.reads_ngrams else []
+    root = train(drawn_shards, tmp_path / "run", *inputs, recipe=recipe)
     steps = events(root)
     assert sorted(steps) == [1, 2] and all(step["loss"] > 0 and step["grad_norm"] > 0 for step in steps.values())
     assert events(root, "validation")[2]["best"]
