@@ -95,14 +95,19 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
         UserError: a damaged file, or names and shapes that are not this recipe's.
     """
     state = read_state(folder)
-    ours, theirs = trainable_tensors(model), _read(folder / "trainable.safetensors")
-    _compare(folder, ours, theirs)
-    with torch.no_grad():
-        for name, tensor in ours.items():
-            tensor.copy_(theirs[name])
+    fill(f"checkpoint {folder}", model, _read(folder / "trainable.safetensors"))
     if optimizer is not None:
         _restore_optimizer(optimizer, _read(folder / "optimizer.safetensors"), folder)
     return state
+
+
+def fill(what: str, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put `tensors` into what `model` trains. Raises UserError, which begins with `what`, where names or shapes differ."""
+    ours = trainable_tensors(model)
+    _compare(what, ours, tensors)
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(tensors[name])
 
 
 def read_state(folder: Path) -> State:
@@ -184,17 +189,17 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"checkpoint file {path}: missing or damaged; remove its folder to carry on from an older one") from None
 
 
-def _compare(folder: Path, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+def _compare(what: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
     missing = sorted(ours.keys() - theirs.keys())
     surplus = sorted(theirs.keys() - ours.keys())
     reshaped = sorted(n for n in ours.keys() & theirs.keys() if ours[n].shape != theirs[n].shape)
     parts = [
-        f"{len(names)} {what} (for example {names[0]})"
-        for names, what in ((missing, "missing"), (surplus, "not in this recipe"), (reshaped, "of another shape"))
+        f"{len(names)} {how} (for example {names[0]})"
+        for names, how in ((missing, "missing"), (surplus, "not in this recipe"), (reshaped, "of another shape"))
         if names
     ]
     if parts:
-        raise UserError(f"checkpoint {folder}: tensors do not fit this recipe: {'; '.join(parts)}")
+        raise UserError(f"{what}: tensors do not fit this recipe: {'; '.join(parts)}")
 
 
 def _sync(path: Path) -> None:

@@ -21,10 +21,10 @@ from rrg.shards.reader import ShardSet
 from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
 from rrg.train.progress import Reporter
-from rrg.train.rundir import RunDirectory, read_recipe
+from rrg.train.rundir import RunDirectory, read_recipe, write_json
 from rrg.train.team import Team, start
 
-_OVERRIDABLE = (
+OVERRIDABLE = (
     "generate.",
     *("data.workers", "data.prefetch", "data.shards", "data.max_damaged"),
     *("data.cache_dir", "data.cache_gb", "data.read_timeout", "data.read_retries"),
@@ -32,15 +32,16 @@ _OVERRIDABLE = (
     "observations.heldout",
     "train.threads",
 )
+MADE = ".made.json"  # suffix of the file that says what a predictions file was made with
 
 
-def generate(root: Path, split: str, which: str, films: str, overrides: Sequence[str]) -> Path:
-    """Write `RUN/predictions/<split>[.<films>].jsonl`; returns it. Interrupted, it carries on with the same command.
+def generate(root: Path, split: str, which: str, films: str, overrides: Sequence[str], out: Path | None = None) -> Path:
+    """Write `RUN/predictions/<split>[.<films>].jsonl`, or `out`; returns it. Interrupted, it carries on with the same command.
 
     Raises:
         UserError: no run, no such checkpoint, other frozen weights than it was trained with, a split that is not there.
     """
-    recipe = _recipe(root, overrides)
+    recipe = overridden(read_recipe(root), overrides, OVERRIDABLE)
     if recipe.vision.kind == "none":
         raise UserError(f"{root}: a text-only stage writes no reports of films")
     team = start(recipe.train.threads)
@@ -49,37 +50,54 @@ def generate(root: Path, split: str, which: str, films: str, overrides: Sequence
     shards = open_split(recipe, split)
     check_inputs(recipe, [split])
     system = _system(recipe, root, folder, team)
-    reporter = Reporter(team.leads)
-    cache = None
-    if system.caches:
-        counting = reporter.counting(f"features of {split}")
-        system.build_features(shards, device=team.device, rank=team.rank, world=team.world, progress=counting)
-        team.wait()
-        cache = system.features(shards)
-    target = directory.predictions / (f"{split}.jsonl" if films == "own" else f"{split}.{films}.jsonl")
-    work = WorkList(target, shards.ids, _description(folder, shards, system, films))
-    _write(system, shards, substituted(system.films(shards, cache), films, recipe.seed), work, team, reporter)
+    target = out or directory.predictions / (f"{split}.jsonl" if films == "own" else f"{split}.{films}.jsonl")
+    write_split(system, shards, films, target, folder / "trainable.safetensors", team)
     team.end()
     return target
 
 
-def _recipe(root: Path, overrides: Sequence[str]) -> Recipe:
-    recipe = read_recipe(root)
+def overridden(recipe: Recipe, overrides: Sequence[str], legal: Sequence[str]) -> Recipe:
+    """`recipe` with `key=value` laid over it. Raises UserError for a key that is not of `legal` (`generate.` is all below it)."""
     data = plain(recipe)
     for text in overrides:
         key, (_, layer) = text.partition("=")[0], override(text)
-        if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in _OVERRIDABLE):
-            raise UserError(f"override {key}: the model is what the run trained; only {', '.join(_OVERRIDABLE)} may change")
+        if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in legal):
+            raise UserError(f"override {key}: the model is what the run trained; only {', '.join(legal)} may change")
         merge(data, layer)
     return typed(Recipe, data)
 
 
-def _system(recipe: Recipe, root: Path, folder: Path, team: Team) -> System:
+def write_split(system: System, shards: ShardSet, films: str, target: Path, weights: Path, team: Team) -> None:
+    """The reports of `shards` into `target`, and beside it `<stem>.made.json`: what they were made with.
+
+    `films` are own, shuffled or blank; `weights` is the file of trained tensors that `system` holds.
+    """
+    reporter = Reporter(team.leads)
+    cache = None
+    if system.caches:
+        counting = reporter.counting(f"features of {shards.split}")
+        system.build_features(shards, device=team.device, rank=team.rank, world=team.world, progress=counting)
+        team.wait()
+        cache = system.features(shards)
+    made = _description(weights, shards, system, films)
+    work = WorkList(target, shards.ids, made)
+    _write(system, shards, substituted(system.films(shards, cache), films, system.recipe.seed), work, team, reporter)
+    if team.leads:
+        write_json(target.with_suffix(MADE), {"predictions": digest_file(target), "split": shards.split, **made})
+
+
+def built(recipe: Recipe, root: Path, team: Team) -> System:
+    """The system of a run directory or an export; rank 0 first, which makes what is made once."""
     if not team.leads:
         team.wait()
     system = System.build(recipe, root, None)
     if team.leads:
         team.wait()
+    return system
+
+
+def _system(recipe: Recipe, root: Path, folder: Path, team: Team) -> System:
+    system = built(recipe, root, team)
     frozen = checkpoint.frozen_digest(system.model)
     state = checkpoint.read_state(folder)
     if state.frozen != frozen:
@@ -98,11 +116,11 @@ def _system(recipe: Recipe, root: Path, folder: Path, team: Team) -> System:
     return system
 
 
-def _description(folder: Path, shards: ShardSet, system: System, films: str) -> dict[str, object]:
+def _description(weights: Path, shards: ShardSet, system: System, films: str) -> dict[str, object]:
     """What makes two generations the same work: parts written under another description are not taken over."""
     recipe = system.recipe
     return {
-        "checkpoint": digest_file(folder / "trainable.safetensors"),
+        "checkpoint": digest_file(weights),
         "data": shards.digest,
         "films": films,
         "generate": {k: v for k, v in dataclasses.asdict(recipe.generate).items() if k != "batch_size"},
