@@ -88,11 +88,12 @@ def test_variants_have_the_trained_parameters_of_their_parts():
         return sum(p.numel() for part in (connector, *objectives) for p in part.parameters() if p.requires_grad)
 
     table = by_variant("cmeaa_table2")
-    linear, align, statistics, null = 4_206_592, 3_150_336, 197_377, 1_024
+    linear, align, statistics = 4_206_592, 3_150_336, 197_377
     shared, up, weights = 8_200, 5_120, 2_050
-    enhance = 4_195_328 + 12_595_200 + 6_144 + 12_589_056 + null
+    enhance = 4_195_328 + 12_595_200 + 6_144 + 12_589_056
     assert trained(table["a_linear"]) == linear
     assert trained(table["b_enhance"]) == linear + shared + 2 * up + weights + enhance
+    assert trained(table["d_both"]) == 36_960_523
     assert trained(table["c_align"]) == linear + shared + up + align + statistics
     narrow = by_variant("cmeaa_table3")["k32"]
     k, wide, hidden = 32, 4096, 256
