@@ -6,6 +6,7 @@ every use. No published digest is built in: what the user has pinned, or what wa
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -48,9 +49,20 @@ def parse_setting(setting: str) -> tuple[str, str, MetricFile]:
 def digest_path(path: Path) -> str:
     """sha256 of a file; of a folder, over the names and sha256 of its files."""
     if path.is_file():
-        return digest_file(path)
+        return _digest(path)
     files = sorted(found for found in path.rglob("*") if found.is_file())
-    return digest_json({found.relative_to(path).as_posix(): digest_file(found) for found in files})
+    return digest_json({found.relative_to(path).as_posix(): _digest(found) for found in files})
+
+
+def _digest(path: Path) -> str:
+    facts = path.stat()
+    return _digest_as_it_is(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest_as_it_is(path: Path, inode: int, size: int, changed: int) -> str:
+    """A command checks before it begins and again before a worker starts; gigabytes are read once."""
+    return digest_file(path)
 
 
 def checked(where: str, file: MetricFile) -> str:
