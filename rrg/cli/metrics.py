@@ -54,7 +54,7 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     for one in found:
         print(f"{one.name}: {METRICS[one.name].title}")
-        print(f"  {'missing: ' + one.missing if one.missing else 'can be computed'} ({one.interpreter.reason})")
+        print(f"  missing: {one.missing}" if one.missing else f"  can be computed: {one.interpreter.reason}")
         for key, meaning in METRICS[one.name].files.items():
             file = one.files.get(key)
             print(f"  {one.name}.{key}: {file.path if file else 'not set'} ({meaning})")

@@ -18,8 +18,8 @@ A result holds, for each of the metric's scores (`radgraph_simple`, `chexbert_ob
 - `versions` of the worker's packages, `weights` (file → sha256), `notes` (how many reports were empty, cut, …);
 - or, in place of all that, `missing`: why there is no score at all. What could not be computed is never zero or blank.
 
-`rrg.metrics.external.scoring.Conditions` says how workers are run (files, interpreters, device, patience), `check_files` checks the
-files of metrics without running them, `rrg.metrics.external.availability.availability` says whether and why not. A wrong sha256, an
+`scoring.Conditions` says how workers are run (files, interpreters, device, patience), `scoring.check_files` checks the files of
+metrics without running them, `availability.availability` says whether a metric can be computed and why not. A wrong sha256, an
 unknown metric or a named path that does not exist is the user's mistake: `rrg.errors.UserError`.
 
 The worker's protocol (`workers/wire.py`): JSON lines over pipes. Parent → worker: one line of settings, then lines
