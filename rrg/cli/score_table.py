@@ -26,6 +26,12 @@ _WORDS = (
 )
 
 
+# Widths that a terminal needs for the names and for each column with intervals.
+_FIRST, _COLUMN, _INTERVAL = 24, 10, 9
+
+# References with an observation below which the interval of a macro figure cannot be trusted (docs/scores.md).
+_FEW = 10
+
 # What a control shows for a metric that only the model was scored with.
 _ABSENT = Value(None, 0)
 
@@ -35,19 +41,23 @@ def print_scores(scores: Scores, console: Console) -> None:
     without the finer ones (the JSON has them)."""
     controls = {name: control for name, control in scores.controls.items() if not control.missing}
     title = f"{scores.protocol.name}: {scores.count} studies, section {scores.protocol.section}"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    narrow = console.width < _FIRST + _COLUMN * (1 + len(controls))
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 0 if narrow else 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("metric", no_wrap=True)
     for heading in ("model", *controls):
-        table.add_column(heading.replace("_", " "), justify="right")
+        words = heading.split("_")
+        table.add_column(" ".join(words), justify="right", min_width=_INTERVAL if heading == "model" else max(map(len, words)))
     whole = all(name in scores.metrics for name in OBSERVATION_NAMES)
     others = [name for name in scores.metrics if not (whole and name in OBSERVATION_NAMES) and name not in _WORDS]
-    _rows(table, scores, tuple(dict.fromkeys((*_LEADING, *others))))
+    _rows(table, scores, tuple(dict.fromkeys((*_LEADING, *others))), narrow)
     table.add_section()
     variety = [scores.diversity, *(control.diversity for control in controls.values())]
     table.add_row("distinct reports", *(f"{record['distinct_reports']:,}" for record in variety))
     table.add_section()
-    _rows(table, scores, _WORDS)
+    _rows(table, scores, _WORDS, narrow)
     console.print(table)
+    if narrow:
+        console.print("the controls' intervals are in the scores file (or in a wider terminal)", highlight=False)
     for line in _notes(scores):
         console.print(line, highlight=False, markup=False)
 
@@ -63,7 +73,7 @@ def stands_above(value: Value, others: Sequence[Value]) -> bool | None:
     return all(high < interval[0] for interval in known if interval)
 
 
-def _rows(table: Table, scores: Scores, names: Sequence[str]) -> None:
+def _rows(table: Table, scores: Scores, names: Sequence[str], narrow: bool) -> None:
     for name in names:
         value = scores.metrics.get(name)
         if value is None or value.missing:
@@ -71,13 +81,15 @@ def _rows(table: Table, scores: Scores, names: Sequence[str]) -> None:
         others = [control.metrics.get(name, _ABSENT) for control in scores.controls.values() if not control.missing]
         above = stands_above(value, others)
         style = {True: "bold green", False: "yellow", None: ""}[above]
-        table.add_row(name + (" *" if above else ""), Text(_cell(value), style=style), *map(_cell, others))
+        table.add_row(
+            name + (" *" if above else ""), Text(_cell(value), style=style), *(_cell(other, narrow) for other in others)
+        )
 
 
-def _cell(value: Value) -> str:
+def _cell(value: Value, short: bool = False) -> str:
     if value.value is None:
         return "–"
-    interval = "\n" + "–".join(map(_number, value.interval)) if value.interval else ""
+    interval = "\n" + "–".join(map(_number, value.interval)) if value.interval and not short else ""
     return _number(value.value) + interval
 
 
@@ -90,6 +102,9 @@ def _notes(scores: Scores) -> Iterator[str]:
     if scores.settings["bootstrap"]:
         resamples = f"{scores.settings['level']:.0%} intervals from {scores.settings['bootstrap']} resamples of the studies"
         yield f"* the model's interval lies above every control's ({resamples})"
+    few = sum(1 for entry in scores.observations.values() if entry["support"] < _FEW)
+    if few and scores.settings["bootstrap"] and any("macro" in name for name in scores.metrics):
+        yield f"macro figures: {few} of 14 observations stand in fewer than {_FEW} references, so their intervals are too narrow"
     for name, control in scores.controls.items():
         yield f"{name.replace('_', ' ')}: {control.missing or control.description}"
     for name, value in scores.metrics.items():
