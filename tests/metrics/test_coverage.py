@@ -19,7 +19,7 @@ from rrg.metrics.statistics import Statistics
 from rrg.observations.labels import label_report
 from tests.metrics.test_ngram_metrics import cleaned, perturbed
 
-SIMULATIONS = int(os.environ.get("RRG_SIMULATIONS", "60"))
+SIMULATIONS = int(os.environ.get("RRG_SIMULATIONS", "30"))
 FULL = SIMULATIONS >= 1000
 STUDIES = 300
 WATCHED = ("bleu_1", "bleu_4", "rouge_l", "findings_micro_f1", "observation_micro_f1")
