@@ -72,9 +72,7 @@ def read_annotation(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{path}: not an annotation file ; it has train, val and test, each a list with 'report'"
-        ) from None
+        raise UserError(f"{path}: not an annotation file ; it has train, val and test, each a list with 'report'") from None
 
 
 def perturbed(reports: Sequence[str], how: str, seed: int = 0) -> list[str]:
