@@ -59,7 +59,7 @@ def test_three_processes_of_two_studies_train_as_one_of_six(drawn_shards, tmp_pa
 def test_a_rank_without_a_readable_study_holds_nobody_up(drawn_shards, tmp_path):
     shards = damaged_copy(drawn_shards, tmp_path / "shards", *(f"S{number:04d}.json" for number in range(1, 12)))
     words = ("train.micro_batch_size=2", "data.max_damaged=24", "train.keep=5")
-    launch([*torchrun(3), *command(shards, tmp_path / "run", *words)], timeout=150)
+    launch([*torchrun(3), *command(shards, tmp_path / "run", *words)], timeout=400)
     steps = events(tmp_path / "run")
     assert sorted(steps) == list(range(1, STEPS + 1)) and min(record["studies"] for record in steps.values()) < 5
     assert json.loads((tmp_path / "run" / "done.json").read_text())["step"] == STEPS
