@@ -103,7 +103,7 @@ def stand_in(tmp_path):
     `code` that defines act(study) is served; other code is the whole worker.
     """
 
-    def make(code: str, start_seconds: float = 20.0, answer_seconds: float = 20.0) -> Command:
+    def make(code: str, start_seconds: float = 60.0, answer_seconds: float = 60.0) -> Command:
         script = tmp_path / "stand_in.py"
         script.write_text(STAND_IN + code + (SERVE if "def act(" in code else ""))
         settings = {"folder": str(tmp_path)}
