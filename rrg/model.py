@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rrg.batching.batch import Batch, Prefix
 from rrg.config.context import BuildContext
 from rrg.connector.family import CONNECTOR
+from rrg.connector.weights import set_up
 from rrg.language.decoding import Decoding
 from rrg.language.family import LANGUAGE
 from rrg.objectives.family import OBJECTIVE
@@ -30,6 +31,14 @@ class ReportGenerator(nn.Module):
         self.connector = connector
         self.language = language
         self.objectives = nn.ModuleDict(objectives)
+        self.start: dict[str, str] = {}  # digests of what parts started from, by setting
+
+    def train(self, mode: bool = True) -> ReportGenerator:
+        """Training mode; a frozen connector stays in evaluation mode (no dropout)."""
+        super().train(mode)
+        if self.connector is not None and not any(parameter.requires_grad for parameter in self.connector.parameters()):
+            self.connector.eval()
+        return self
 
     def encode(self, batch: Batch) -> Tensor | None:
         """Visual tokens [B, V, N, D]; places of absent views hold zeros, which the connector masks."""
@@ -78,7 +87,10 @@ def build_model(recipe: Recipe, context: BuildContext) -> ReportGenerator:
         ngrams=context.ngrams,
     )
     connector = CONNECTOR.build(recipe.connector, context=context)
+    taken = set_up(connector, recipe.connector, context.run, meta=context.meta)
     context.facts["code_width"] = getattr(connector, "code_width", None)
     objectives = {name: OBJECTIVE.build(options, context=context) for name, options in recipe.objectives.items()}
     model = ReportGenerator(vision, connector, language, objectives)
+    if taken is not None:
+        model.start["connector.weights"] = taken
     return model.to("meta") if context.meta else model

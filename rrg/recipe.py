@@ -30,6 +30,7 @@ class DataOptions:
     section: str = option("findings", "the text to write: findings | impression | findings_impression")
     cleaning: str = option("clean_iu", "cleaning of the target text: clean_iu | clean_mimic | clean_mimic_colon | whitespace")
     views: str = option("stored", "which films: stored (order of the shard) | frontal_first | frontal | frontal_lateral | ranked")
+    empty_reports: str = option("keep", "studies without any text in data.section: keep (an empty report) | leave_out (counted)")
     max_views: int = option(2, "films of a study that are read, in the order of data.views")
     stitch: bool = option(
         False, "paste those films side by side into one picture (Gla-AI4BioMed); needs vision.resize: pad or squash"
@@ -65,6 +66,7 @@ class DataOptions:
     def check(self, path: str) -> None:
         check_choice(f"{path}.section", self.section, ("findings", "impression", "findings_impression"))
         check_choice(f"{path}.views", self.views, tuple(POLICIES))
+        check_choice(f"{path}.empty_reports", self.empty_reports, ("keep", "leave_out"))
         check_choice(f"{path}.prior", self.prior, ("none", "films"))
         check_choice(f"{path}.cleaning", self.cleaning, tuple(CLEANINGS))
         for name in ("cache_gb", "read_timeout", "read_retries"):
@@ -102,11 +104,17 @@ class AugmentOptions:
 class ScheduleOptions:
     kind: str = option("cosine_epoch", "cosine_epoch (a step down each epoch, as published) | cosine (every step) | constant")
     warmup_steps: int = option(0, "linear warm-up")
+    warmup_ratio: float = option(0.0, "linear warm-up as a share of all steps, rounded up; where warmup_steps is 0")
     floor: float = option(1e-6, "learning rate at the end of the cosine, for the base rate; other rates in proportion")
 
     def check(self, path: str) -> None:
         check_choice(f"{path}.kind", self.kind, ("cosine_epoch", "cosine", "constant"))
         check_number(f"{path}.warmup_steps", self.warmup_steps, least=0)
+        check_number(f"{path}.warmup_ratio", self.warmup_ratio, least=0, most=1)
+        if self.warmup_steps and self.warmup_ratio:
+            raise UserError(
+                f"{path}.warmup_ratio: {self.warmup_ratio} beside warmup_steps: {self.warmup_steps}; write 0 for one of them"
+            )
         check_number(f"{path}.floor", self.floor, least=0)
 
 
@@ -292,9 +300,8 @@ class Recipe:
 
 def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:
     """The typed recipe, with every stage checked too."""
-    from rrg.stages import stage_recipe
+    from rrg.stages import check_connectors
 
     loaded = load(Recipe, recipe, overrides)
-    for name in loaded.value.stages:
-        stage_recipe(loaded, name)
+    check_connectors(loaded)
     return loaded

@@ -1,7 +1,8 @@
 """Stages: runs that come before the recipe's own, each the same recipe with something else trained.
 
 `stages: {text: {vision: {kind: none}, …}}` trains the stage `text` in `RUN/stages/text` with its differences laid over the
-recipe; what it leaves there (an adapted language model) is named `stage:text` by later stages and by the recipe itself.
+recipe; what it leaves there is named `stage:text` by later stages and by the recipe itself: an adapted language model in
+`language.name`, a trained connector in `connector.weights`.
 """
 
 from __future__ import annotations
@@ -39,3 +40,18 @@ def stage_recipe(loaded: Loaded[Recipe], name: str) -> Loaded[Recipe]:
         raise UserError(f"stages.{name}: {error}") from None
     origins = {**loaded.origins, **{key: f"stages.{name}" for key, _ in flatten(difference)}}
     return Loaded(recipe, data, origins)
+
+
+def check_connectors(loaded: Loaded[Recipe]) -> None:
+    """Raises UserError where a recipe or stage starts from the connector of a stage that is not trained before it."""
+    earlier: dict[str, Recipe] = {}
+    steps = [(f"stages.{name}: ", stage_recipe(loaded, name).value) for name in loaded.value.stages]
+    for where, recipe in (*steps, ("", loaded.value)):
+        source = getattr(recipe.connector, "weights", "")
+        name = source.removeprefix("stage:")
+        if source.startswith("stage:") and name not in earlier:
+            known = f"stages before it: {', '.join(earlier)}" if earlier else "there is no stage before it"
+            raise UserError(f"{where}connector.weights: {source!r}: {known}; write one of `stages`, or a file")
+        if source.startswith("stage:") and getattr(earlier[name].connector, "train", "") != "full":
+            raise UserError(f"{where}connector.weights: {source!r}: that stage trains no connector; write one that does")
+        earlier[recipe.name.rpartition("/")[2]] = recipe

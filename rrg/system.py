@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from rrg.batching.films import Films
@@ -31,9 +32,14 @@ def open_split(recipe: Recipe, split: str) -> ShardSet:
         raise UserError("data.shards: empty; name the folder that `rrg prepare` wrote, for example data.shards=shards/iu")
     shards = ShardSet(recipe.data.shards, split, recipe.data.reading)
     check_cache(shards, recipe.data.window)
-    if not any(shards.words(section).any() for section in words_of(recipe.data.section)):
+    if not with_text(shards, recipe).any():
         raise UserError(f"data.section: no study of {split!r} in {recipe.data.shards} has any text in {recipe.data.section!r}")
     return shards
+
+
+def with_text(shards: ShardSet, recipe: Recipe) -> np.ndarray:
+    """[N] bool: the studies that have any text in the recipe's section."""
+    return np.any([shards.words(section) > 0 for section in words_of(recipe.data.section)], axis=0)
 
 
 def check_cache(shards: ShardSet, window: int) -> None:
@@ -94,7 +100,7 @@ class System:
         model = build_model(recipe, context)
         tokeniser = Tokeniser(
             model.language.tokenizer,
-            Prompt.parse(recipe.language.prompt),
+            Prompt.parse(recipe.language.whole_prompt),
             section=recipe.data.section,
             cleaning=recipe.data.cleaning,
             max_report_tokens=recipe.language.max_report_tokens,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rrg.data.cleaning import CLEANINGS
 from rrg.data.protocols import section_text
 from rrg.data.study import Study
+from rrg.errors import UserError
 
 if TYPE_CHECKING:
     from rrg.language.prompts import Prompt
@@ -42,6 +43,7 @@ class Tokeniser:
         self._section = section
         self._clean = CLEANINGS[cleaning]
         self._most = max_report_tokens
+        self._lead = self._pieces(prompt.lead)
         self._constant: tuple[list[int], list[int]] | None = None
         if not prompt.reads_study:
             self._constant = self.blank_prompt()
@@ -77,12 +79,33 @@ class Tokeniser:
         """Ids of a report. What looks like a special symbol is ordinary text: an end symbol inside would teach to stop there."""
         if not text:
             return []
-        tokenizer = self._tokenizer
-        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        tokenizer, ids = self._tokenizer, self._answer(text)
         specials = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} - {tokenizer.unk_token_id}
         unknown = [] if tokenizer.unk_token_id is None else [tokenizer.unk_token_id]
         # Whole words have no smaller pieces to be written in: they become unknown words.
         return [piece for i in ids for piece in (unknown if i in specials else [i])]
+
+    def _answer(self, text: str) -> list[int]:
+        """Ids of a report as it stands behind the prompt, told by the ids themselves: with the space between the two, where the
+        prompt ends in one.
+
+        Raises:
+            UserError: the tokenizer makes one piece of the prompt's end and the report's beginning.
+        """
+        if not self._lead:
+            return self._pieces(text)
+        ids = self._pieces(f"{self._prompt.lead} {text}")
+        if ids[: len(self._lead)] != self._lead:
+            raise UserError(
+                f"language.prompt: this tokenizer joins its end ({self._prompt.lead!r} and a space) with a report's first word; "
+                "end the prompt without a space"
+            )
+        return ids[len(self._lead) :]
+
+    def _pieces(self, text: str) -> list[int]:
+        if not text:
+            return []
+        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def blank_prompt(self) -> tuple[list[int], list[int]]:
         """The prompt's two pieces with every field of the study empty."""

@@ -48,7 +48,7 @@ def outfit_of(loaded: Loaded[Recipe], shards: ShardSet) -> Outfit:
     recipe = loaded.value
     if recipe.vision.kind == "none":
         raise UserError("vision.kind: none reads no film, so there is nothing to measure; name a recipe with an encoder")
-    prompt = Prompt.parse(recipe.language.prompt)
+    prompt = Prompt.parse(recipe.language.whole_prompt)
     if prompt.reads_prior:
         raise UserError("language.prompt: reads the prior's report, which the other ways of reading do not; leave {prior} out")
     encoder = VISION.build(recipe.vision, context=BuildContext(meta=True))
@@ -70,7 +70,7 @@ def _tokenizer(loaded: Loaded[Recipe], shards: ShardSet) -> Any:
 
         texts = list(_texts(loaded.value, shards))
         return train_tokenizer(
-            options.tokenizer, texts, options.prompt, min_count=options.min_count, vocabulary=options.vocabulary
+            options.tokenizer, texts, options.whole_prompt, min_count=options.min_count, vocabulary=options.vocabulary
         )
     if options.name.startswith("stage:"):
         name = options.name.removeprefix("stage:")

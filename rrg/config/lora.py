@@ -16,7 +16,10 @@ class LoraOptions:
     r: int = option(16, "rank")
     alpha: int = option(16, "scale is alpha / r")
     dropout: float = option(0.1, "dropout before the low-rank path")
-    targets: list[str] = option([], "name endings of the Linears; empty takes the kind's published default")
+    targets: list[str] = option(
+        [],
+        "name endings of the Linears; empty takes the kind's published default; language: [all-linear] is every one but the head",
+    )
 
     def check(self, path: str) -> None:
         if self.r < 1:

@@ -28,6 +28,10 @@ CONNECTOR = Family("connector")
 
 @dataclass
 class ProjectionOptions:
+    train: str = option("full", "full | frozen (stays as `weights` gives it)")
+    weights: str = option(
+        "", "what it starts from: stage:NAME (the connector that stage left) or a file; empty: drawn by the seed"
+    )
     views: str = option("mean", "several films of a study: mean (before projecting, as published) | concat (all tokens)")
     max_views: int = option(2, "concat: how many view positions have an embedding")
     kind_embedding: bool = option(False, "add a learned embedding of each film's projection (PA, AP, frontal, lateral, unknown)")
@@ -37,6 +41,11 @@ class ProjectionOptions:
     )
 
     def check(self, path: str) -> None:
+        check_choice(f"{path}.train", self.train, ("full", "frozen"))
+        if self.train == "frozen" and not self.weights:
+            raise UserError(
+                f"{path}.train: frozen, with weights that nothing has trained; write {path}.weights: stage:NAME, or full"
+            )
         if self.views not in ("mean", "concat"):
             raise UserError(f"{path}.views: {self.views!r} is none of mean, concat")
         check_number(f"{path}.max_views", self.max_views, least=1)

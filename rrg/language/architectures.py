@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 # name → (transformers config class, its arguments). Embedded and published names; sizes are the model cards'.
+_LLAMA_2_7B = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "meta-llama/Llama-2-7b-chat-hf": (
-        "LlamaConfig",
-        {
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 32,
-            "vocab_size": 32000,
-            "max_position_embeddings": 4096,
-            "rms_norm_eps": 1e-5,
-            "tie_word_embeddings": False,
-        },
-    ),
+    "meta-llama/Llama-2-7b-chat-hf": ("LlamaConfig", _LLAMA_2_7B),
+    "lmsys/vicuna-7b-v1.5": ("LlamaConfig", _LLAMA_2_7B),
     "embedded:smollm2-135m": (
         "LlamaConfig",
         {

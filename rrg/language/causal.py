@@ -40,7 +40,7 @@ class CausalLanguage(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.options = options
-        self.prompt = Prompt.parse(options.prompt)
+        self.prompt = Prompt.parse(options.whole_prompt)
         self._set_training(options)
         self.head = ReportHead(model)
         if tokenizer is not None:
@@ -167,10 +167,11 @@ class CausalLanguage(nn.Module):
 
     def save_pretrained(self, folder: Any) -> None:
         """The model (any LoRA merged) and its tokenizer as a Hugging Face folder."""
-        model = self.model
-        if hasattr(model, "peft_config"):
-            from rrg.language.lora import merged
+        if hasattr(self.model, "peft_config"):
+            from rrg.language.lora import folded, folded_tensors
 
-            model = merged(model)
-        model.save_pretrained(folder)
+            with folded(self.model):
+                self.model.save_pretrained(folder, state_dict=folded_tensors(self.model))
+        else:
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)

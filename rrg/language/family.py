@@ -11,6 +11,7 @@ from rrg.config.lora import LoraOptions
 from rrg.config.ranges import check_number
 from rrg.config.schema import check_choice, option, section
 from rrg.errors import UserError
+from rrg.language.conversation import conversation
 from rrg.language.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -30,13 +31,22 @@ class CausalOptions:
     train: str = option("frozen", "frozen | lora | full")
     dtype: str = option("bfloat16", "dtype of the frozen weights: bfloat16 | float16 | float32")
     prompt: str = option(R2GENGPT_PROMPT, "text with exactly one {image}; {indication}, {comparison}; {prior}: the report before")
+    template: str = option(
+        "", "conversation that language.prompt is the user's message of: libra_v0 | vicuna_v1 | plain; empty: none"
+    )
     max_report_tokens: int = option(60, "reports longer than this are cut in training (counted in the events)")
     attention: str = option("auto", "auto (flash-attn where it can run, else sdpa) | sdpa | eager | flash_attention_2")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
     lora: LoraOptions = section(LoraOptions, "used with train: lora")
 
+    @property
+    def whole_prompt(self) -> str:
+        """The prompt in its conversation. Raises UserError for a conversation that is not known."""
+        return conversation(self.template, self.prompt)
+
     def check(self, path: str) -> None:
         Prompt.parse(self.prompt, f"{path}.prompt")
+        Prompt.parse(conversation(self.template, self.prompt, f"{path}.template"), f"{path}.template")
         check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
         check_choice(f"{path}.dtype", self.dtype, ("bfloat16", "float16", "float32"))
         check_choice(f"{path}.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))

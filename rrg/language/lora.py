@@ -1,14 +1,23 @@
-"""LoRA on the language model through peft (spec r2gengpt §2: r 16, alpha 16, dropout .1 on q_proj and v_proj)."""
+"""LoRA on the language model through peft.
+
+Specs r2gengpt §2 (r 16, alpha 16, dropout .1 on q_proj and v_proj) and gla §1 (r 128, alpha 256, dropout .05 on every Linear).
+"""
 
 from __future__ import annotations
 
-import copy
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
     from rrg.config.lora import LoraOptions
+
+ALL_LINEAR = "all-linear"
 
 
 def apply_lora(model: Any, options: LoraOptions) -> None:
@@ -19,14 +28,12 @@ def apply_lora(model: Any, options: LoraOptions) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    targets = options.targets or ["q_proj", "v_proj"]
-    names = [name for name, module in model.named_modules() if type(module).__name__ == "Linear"]
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            endings = sorted({name.rsplit(".", 1)[-1] for name in names})
-            raise UserError(f"language.lora.targets: {target!r} matches no Linear; this model has {', '.join(endings)}")
     config = LoraConfig(
-        r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, bias="none", target_modules=list(targets)
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        bias="none",
+        target_modules=_targets(model, options.targets),
     )
     inject_adapter_in_model(config, model)
     model.peft_config = {"default": config}
@@ -34,15 +41,44 @@ def apply_lora(model: Any, options: LoraOptions) -> None:
         parameter.requires_grad_("lora_" in name)
 
 
-def merged(model: Any) -> Any:
-    """A copy of `model` whose LoRA is folded into its Linears: W + (alpha/r) B A."""
+def _targets(model: Any, asked: list[str]) -> list[str] | str:
+    """peft's target names. Raises UserError for one that matches no Linear."""
+    if asked == [ALL_LINEAR]:
+        return ALL_LINEAR  # the library leaves the output head out, whatever the family calls it
+    targets = asked or ["q_proj", "v_proj"]
+    names = [name for name, module in model.named_modules() if type(module).__name__ == "Linear"]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            endings = sorted({name.rsplit(".", 1)[-1] for name in names})
+            raise UserError(f"language.lora.targets: {target!r} matches no Linear; this model has {', '.join(endings)}")
+    return list(targets)
+
+
+@contextlib.contextmanager
+def folded(model: Any) -> Iterator[None]:
+    """Inside, every adapted weight is W + (alpha/r) B A and LoRA does nothing; afterwards W is what it was, bit for bit.
+
+    The sum is made in float32 and rounded once to the type of W. The former weights are held meanwhile, not computed back.
+    """
     from peft.tuners.lora import LoraLayer
 
-    result = copy.deepcopy(model)
-    for name, module in list(result.named_modules()):
-        if isinstance(module, LoraLayer):
-            module.merge()
-            parent = result.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
-    del result.peft_config
-    return result
+    held: list[tuple[Any, Tensor]] = []
+    try:
+        layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        for module in layers:
+            weight = module.get_base_layer().weight
+            delta = module.get_delta_weight(module.active_adapters[0])
+            held.append((module, weight.data))
+            exact = torch.promote_types(weight.dtype, torch.float32)
+            weight.data = (weight.data.to(exact) + delta.to(exact)).to(weight.dtype)
+            module.merged_adapters.append(module.active_adapters[0])
+        yield
+    finally:
+        for module, weight_before in held:
+            module.get_base_layer().weight.data = weight_before
+            module.merged_adapters.clear()
+
+
+def folded_tensors(model: Any) -> dict[str, Tensor]:
+    """The tensors of `model` by the names it had before LoRA, without LoRA's own: inside `folded`, those of the merged model."""
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}

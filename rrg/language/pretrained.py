@@ -65,7 +65,7 @@ def make_small_llama(options: SmallLlamaOptions, context: BuildContext) -> tuple
         if not texts:
             raise UserError("language: a small_llama makes its tokenizer from the training reports, and there are none")
         return train_tokenizer(
-            options.tokenizer, texts, options.prompt, min_count=options.min_count, vocabulary=options.vocabulary
+            options.tokenizer, texts, options.whole_prompt, min_count=options.min_count, vocabulary=options.vocabulary
         )
 
     tokenizer = None

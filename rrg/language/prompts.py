@@ -3,6 +3,9 @@
 A template is plain text with exactly one `{image}` and, optionally, `{indication}` and `{comparison}`, which are filled from the
 study's sections, and `{prior}`, the report (findings and impression) of the patient's previous study. Example (R2GenGPT):
 `Human: <Img>{image}</Img> Generate … image. \\nAssistant:`.
+
+A space at the very end belongs to the report: tokenizers keep a space with the word after it, so `ASSISTANT: ` followed by `The`
+is read as `ASSISTANT:` and ` The`, in training as in generation.
 """
 
 from __future__ import annotations
@@ -20,10 +23,14 @@ PRIOR_FIELD = "prior"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A checked template: what stands before the image slot and after it, with fields and doubled braces as written."""
+    """A checked template: what stands before the image slot and after it, with fields and doubled braces as written.
+
+    `lead` is the last word of a template that ends in a space, which `after` leaves to the report; else it is empty.
+    """
 
     before: str
     after: str
+    lead: str = ""
 
     @classmethod
     def parse(cls, template: str, where: str = "language.prompt") -> Prompt:
@@ -43,7 +50,9 @@ class Prompt:
             raise UserError(f"{where}: {names.count('image')} image slots; write {{image}} exactly once")
         texts = [_written(text, None if name == "image" else name) for text, name, _, _ in pieces]
         slot = names.index("image") + 1
-        return cls("".join(texts[:slot]), "".join(texts[slot:]))
+        after = "".join(texts[slot:])
+        lead = _lead(after)
+        return cls("".join(texts[:slot]), after[:-1] if lead else after, lead)
 
     @property
     def reads_study(self) -> bool:
@@ -75,6 +84,12 @@ class Prompt:
         """The text around the image slot with every field of the study empty."""
         fields = dict.fromkeys((*STUDY_FIELDS, PRIOR_FIELD), "")
         return self.before.format(**fields), self.after.format(**fields)
+
+
+def _lead(after: str) -> str:
+    """The word before a space at the end of a template's text; empty where there is none, or where a field stands there."""
+    words = after.split(" ")
+    return words[-2] if len(words) > 1 and not words[-1] and not set(words[-2]) & set("{}") else ""
 
 
 def _written(text: str, field: str | None) -> str:

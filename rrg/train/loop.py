@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from rrg.batching.feed import Share, StepFeed, shares
 from rrg.config.load import Loaded
-from rrg.data.study import OBSERVATIONS
+from rrg.connector.weights import save_connector
 from rrg.errors import UserError
 from rrg.recipe import Recipe
 from rrg.shards.ledger import Ledger
@@ -29,6 +27,7 @@ from rrg.train.events import EventLog
 from rrg.train.guard import NonFiniteGuard
 from rrg.train.optim import build_optimizer, parameter_table, rate_factor, set_rates
 from rrg.train.progress import Reporter
+from rrg.train.repeats import left_out, repeats, require_labels
 from rrg.train.rundir import RunDirectory, write_json
 from rrg.train.step import Stepper
 from rrg.train.team import Team, start
@@ -105,9 +104,9 @@ class Run:
         self._system.model.to(team.device)
         caches = [self._features(shards) for shards in (self._shards, validation)]
         films = self._system.films(self._shards, caches[0])
-        ledger = Ledger(self._shards.shard_sizes, recipe.seed, recipe.data.window, _repeats(self._shards, recipe))
+        ledger = Ledger(self._shards.shard_sizes, recipe.seed, recipe.data.window, repeats(self._shards, recipe))
         if any(options.kind == "observations" for options in recipe.objectives.values()):
-            _require_labels(self._shards)
+            require_labels(self._shards)
         self._feed = StepFeed(
             films,
             self._system.tokeniser,
@@ -139,7 +138,9 @@ class Run:
         """The newest checkpoint's state, or that of a fresh start. Refuses another frozen model or other data or n-grams."""
         model = self._system.model
         frozen = checkpoint.frozen_digest(model)
-        inputs = {} if self._system.ngrams is None else self._system.ngrams.digests(("train", "val"))
+        inputs = dict(model.start)
+        if self._system.ngrams is not None:
+            inputs |= self._system.ngrams.digests(("train", "val"))
         fresh = checkpoint.State(step=0, position=0, frozen=frozen, data=self._shards.digest, inputs=inputs)
         found = checkpoint.existing(self.directory.checkpoints)
         if not found:
@@ -165,7 +166,10 @@ class Run:
         where = f"carrying on at step {state.step} of {self._total}" if state.step else f"{self._total} steps"
         self.reporter.say(f"{self.recipe.name}: {where}, {self.team.world} process(es), run directory {self.directory.root}")
         began = "resume" if state.step else "start"
-        read = {"inputs": state.inputs} if state.inputs else {}
+        read: dict[str, object] = {"inputs": state.inputs} if state.inputs else {}
+        if empty := left_out(self._shards, self.recipe):
+            self.reporter.say(f"{self.recipe.name}: {empty} training studies without any {self.recipe.data.section} are left out")
+            read["left_out"] = empty
         self._log(began, state.step, world=self.team.world, total_steps=self._total, **read)
 
     # -- the loop -------------------------------------------------------------------------------------------------------------
@@ -291,8 +295,8 @@ class Run:
         self._system.model.train()
 
     def _finish(self, state: checkpoint.State) -> None:
-        if self.recipe.language.train != "frozen" and self.team.leads:
-            self._export_language(state)
+        if self.team.leads:
+            self._leave(state)
         own = self._shards.traffic + (self._traffic if self.recipe.data.workers else Traffic())
         read = sum(self.team.gather(own), Traffic()).record()
         self._log("end", state.step, truncated=state.truncated, skipped=state.skipped, damaged=self._quarantine.count, read=read)
@@ -307,12 +311,23 @@ class Run:
             write_json(self.directory.done, {"step": state.step, "best": state.best, "length": self._length()})
         self.team.wait()
 
-    def _export_language(self, state: checkpoint.State) -> None:
-        """Leave the adapted language model of the best checkpoint as a Hugging Face folder, for later stages."""
+    def _leave(self, state: checkpoint.State) -> None:
+        """What the best checkpoint has for others: an adapted language model as a Hugging Face folder, and of a stage its trained
+        connector."""
+        model, adapted = self._system.model, self.recipe.language.train != "frozen"
+        stage = self.directory.root != self._root
+        taught = stage and model.connector is not None and any(p.requires_grad for p in model.connector.parameters())
+        if state.best and (adapted or taught):
+            checkpoint.load(checkpoint.resolve(self.directory.checkpoints, str(state.best["step"])), model)
+        if adapted:
+            self._export_language()
+        if taught:
+            save_connector(model.connector, self.directory.connector)
+
+    def _export_language(self) -> None:
+        """The adapted language model as it is, any LoRA folded in."""
         import shutil
 
-        if state.best:
-            checkpoint.load(checkpoint.resolve(self.directory.checkpoints, str(state.best["step"])), self._system.model)
         temporary = self.directory.root / ".language"
         shutil.rmtree(temporary, ignore_errors=True)
         self._system.model.language.save_pretrained(temporary)
@@ -322,22 +337,3 @@ class Run:
     def _log(self, event: str, step: int, **values: object) -> None:
         if self._events is not None:
             self._events.write(event, step, **values)
-
-
-def _require_labels(shards: ShardSet) -> None:
-    if not any(shards.labels(index) for index in range(len(shards))):
-        raise UserError(f"objectives: observations needs labels, and no study of {shards.root} has any; prepare with labels")
-
-
-def _repeats(shards: ShardSet, recipe: Recipe) -> np.ndarray | None:
-    """Class-balanced sampling: studies with a positive finding (any observation but No Finding and Support Devices) repeat."""
-    times = recipe.data.positive_repeats
-    if times == 1:
-        return None
-    findings = [name for name in OBSERVATIONS if name not in ("No Finding", "Support Devices")]
-    positive = np.array([any(shards.labels(i).get(name) == 1 for name in findings) for i in range(len(shards))])
-    if not positive.any():
-        raise UserError(
-            f"data.positive_repeats: {times}, but no study of {recipe.data.shards} has a positive label; leave it at 1"
-        )
-    return np.where(positive, times, 1).astype(np.int64)

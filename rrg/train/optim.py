@@ -60,13 +60,13 @@ def rate_factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoc
     `cosine_epoch`: f(e) with e the finished epochs of E, as torch's CosineAnnealingLR stepped once per epoch with T_max = E
     (spec r2gengpt §5). `cosine`: the same curve at every step.
     """
-    if step < schedule.warmup_steps:
-        return (step + 1) / schedule.warmup_steps
+    warmup = schedule.warmup_steps or math.ceil(schedule.warmup_ratio * total - 1e-9)
+    if step < warmup:
+        return (step + 1) / warmup
     if schedule.kind == "constant":
         return 1.0
     if schedule.kind == "cosine":
-        span = max(1, total - schedule.warmup_steps)
-        done = (step - schedule.warmup_steps) / span
+        done = (step - warmup) / max(1, total - warmup)
     else:
         epochs = math.floor((total - 1) / steps_per_epoch + 1e-9) + 1  # in which a step begins: the last one may reach beyond
         done = math.floor(step / steps_per_epoch + 1e-9) / epochs

@@ -62,6 +62,7 @@ class RunDirectory:
         self.nonfinite = root / "nonfinite.jsonl"
         self.done = root / "done.json"
         self.language = root / "language"
+        self.connector = root / "connector.safetensors"
 
     def open(self, loaded: Loaded[Recipe]) -> bool:
         """Create the directory with its resolved configuration, or check that the one there is of the same experiment.

@@ -18,7 +18,7 @@ from rrg.metrics.reports import Cut, token_cut
 from rrg.metrics.scoring import METRIC_NAMES, point_scores
 from rrg.recipe import Recipe
 from rrg.shards.quarantine import Quarantine
-from rrg.system import System
+from rrg.system import System, with_text
 from rrg.train.team import Team
 
 
@@ -41,9 +41,9 @@ class Validation:
 
     def __init__(self, system: System, films: Films, team: Team, folder: Path) -> None:
         self._system, self._films, self._team, self._folder = system, films, team, folder
-        total = len(films.shards)
-        most = system.recipe.train.validate_studies
-        self._indices = list(range(min(most, total) if most else total))
+        recipe, total = system.recipe, len(films.shards)
+        indices = range(total) if recipe.data.empty_reports == "keep" else with_text(films.shards, recipe).nonzero()[0].tolist()
+        self._indices = list(indices)[: recipe.train.validate_studies or total]
 
     def result(self, step: int) -> dict[str, float] | None:
         """Metrics of a validation that is finished."""

@@ -20,7 +20,7 @@ from rrg.language.tokenizer import train_tokenizer
 from rrg.recipe import load_recipe
 from rrg.shards.ledger import Ledger
 from rrg.shards.reader import ShardSet
-from rrg.train.loop import _repeats
+from rrg.train.repeats import repeats as repeats_of
 from tests.synthetic import write_shards
 
 STUDIES, EPOCHS = 35, 3
@@ -96,7 +96,7 @@ def test_every_study_once_per_epoch_for_any_ranks_and_workers(odd, tokeniser, wo
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 def test_positive_studies_as_often_as_the_recipe_says(odd, tokeniser, world):
     overrides = ["data.positive_repeats=3", f"data.shards={odd.root}"]
-    repeats = _repeats(odd, load_recipe("tiny/r2gengpt_iu", overrides).value)
+    repeats = repeats_of(odd, load_recipe("tiny/r2gengpt_iu", overrides).value)
     assert Counter(repeats.tolist()) == {1: 9, 3: 26}
     expected = dict(zip(odd.ids, repeats.tolist(), strict=True))
     for workers in turns(world):
