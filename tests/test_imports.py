@@ -25,6 +25,7 @@ ORDER = [
     "generate",
     "train",
     "view",
+    "export",
     "bench",
     "cli",
 ]

@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "systems side by side, with tests",
     "metrics": "clinical metrics in environments of their own",
     "view": "one HTML page of a run",
+    "export": "a run as a folder to hand on, with a model card",
     "bench": "measure the parts beside what others use",
     "doctor": "what this machine has and what rrg will use",
 }
