@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: help setup demo demo-small test quick lint types clean
+.PHONY: help setup demo demo-small test quick kernels-proof lint types clean
 
 help:
 	@echo "make demo    set up, then the main job for real: films -> shards -> training -> reports -> scores -> a page"
 	@echo "make test    set up, then all tests"
 	@echo "make quick   the tests that need no second process, browser or pretrained weights"
+	@echo "make kernels-proof   compile every kernel for sm_80 and sm_90: registers, spills, shared memory"
 	@echo "make lint    ruff, types, shellcheck"
 	@echo "make clean   remove what make made (not your runs)"
 
@@ -30,6 +31,9 @@ test: $(STAMP)
 
 quick: $(STAMP)
 	$(BIN)/python -m pytest -q -m "not multiprocess and not slow and not embedded and not browser"
+
+kernels-proof: $(STAMP)
+	$(BIN)/python -m rrg_kernels.proof
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

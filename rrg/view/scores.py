@@ -38,6 +38,7 @@ CONTROLS = {
     "constant_findings": "Constant findings",
     "random_train": "Random report",
 }
+OPTIONAL_CONTROLS = {"retrieved": "Nearest film's report", "blank": "Blank films"}  # they need files that few runs have
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def metric_label(name: str) -> str:
 
 def control_label(name: str) -> str:
     """The name of a control as the page shows it."""
-    return CONTROLS.get(name, name.replace("_", " ").capitalize())
+    return {**CONTROLS, **OPTIONAL_CONTROLS}.get(name, name.replace("_", " ").capitalize())
 
 
 def _row(name: str, model: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> Row:

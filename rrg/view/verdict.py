@@ -16,6 +16,8 @@ _WORDS = {
     "constant": "one constant report",
     "constant_findings": "one constant report made of findings",
     "random_train": "a random training report",
+    "retrieved": "the report of the nearest training film",
+    "blank": "the model's own reports of blank films",
 }
 
 
