@@ -74,10 +74,10 @@ def _front(exported: Exported, scores: list[Scored]) -> str:
     from huggingface_hub import ModelCardData
 
     entries = results(scores, source_name(exported.manifest))
-    licence = {"license": exported.licence} if exported.licence else {"license": "other", "license_name": "not-stated"}
     bases = [base.hub for base in exported.bases.values() if base.hub]
     data = ModelCardData(
-        **licence,
+        license=exported.licence or "other",
+        license_name=None if exported.licence else "not-stated",
         base_model=bases or None,
         base_model_relation="adapter" if bases else None,
         library_name="rrg",

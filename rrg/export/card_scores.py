@@ -30,16 +30,18 @@ class Scored:
 
 def read_scores(run: Path, checkpoint: str) -> tuple[list[Scored], list[str]]:
     """(scores that may be of the checkpoint with that digest, remarks on those that are of another one)."""
-    made = {record.get("predictions"): record for record in _records(run / "predictions", f"*{MADE}")}
+    made = list(_records(run / "predictions", f"*{MADE}"))
     found, remarks = [], []
     for record in _records(run / "scores", "*.json"):
         predictions = record.get("predictions")
-        told = made.get(predictions.get("sha256") if isinstance(predictions, Mapping) else None)
-        if told is not None and (told.get("checkpoint") != checkpoint or told.get("films") != "own"):
+        scored = predictions.get("sha256") if isinstance(predictions, Mapping) else None
+        told = [one for one in made if scored is not None and one.get("predictions") == scored]
+        ours = [one for one in told if one.get("checkpoint") == checkpoint and one.get("films") == "own"]
+        if told and not ours:
             named = f"split {record.get('split')} under protocol {protocol_name(record)}"
             remarks.append(f"Scores of {named} are left out: they are of reports of another checkpoint, or of other films.")
         else:
-            found.append(Scored(record, told is not None, (told or {}).get("generate") or {}))
+            found.append(Scored(record, bool(ours), (ours[0].get("generate") or {}) if ours else {}))
     return sorted(found, key=lambda one: (one.split != "test", one.split, protocol_name(one.record))), remarks
 
 

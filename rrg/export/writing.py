@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,8 +76,12 @@ def write_export(run: Path, folder: Path, request: Request) -> Path:
 
 
 def frozen_digests(model: nn.Module) -> dict[str, str]:
-    """Digest of what is not trained, by part of the model; parts without frozen tensors are left out."""
-    held = checkpoint.trainable_tensors(model)
+    """Digest of what is not trained, by part of the model; parts without frozen tensors are left out.
+
+    A trained tensor has every name it goes by: an output head that is tied to trained embeddings is trained.
+    """
+    tied = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.requires_grad}
+    held = tied | checkpoint.trainable_tensors(model).keys()
     parts: dict[str, list[tuple[str, Tensor]]] = {}
     for name, tensor in model.state_dict().items():
         if name not in held:
@@ -216,7 +221,7 @@ def _check_private(part: Path, run: Path) -> None:
     told = {str(run.resolve()), str(Path.cwd()), str(Path.home()), str(part.parent.resolve())}
     for path in (*part.rglob("*.json"), *part.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
-        if any(len(place) > 1 and f"{place}/" in text for place in told):
+        if any(len(place) > 1 and re.search(rf"(?<![\w/.:-]){re.escape(place)}[/\"]", text) for place in told):
             raise UserError(
                 f"{path.relative_to(part)}: would name a folder of this machine; remove it from the run's file of that name"
             )

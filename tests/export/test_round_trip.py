@@ -73,15 +73,15 @@ def test_peft_alone_computes_what_the_run_computed(exported):
 
     folder, source = exported("delta_run")
     ours = load(folder).model
-    recipe = read_recipe(source)
-    recipe.vision.train, recipe.language.train = "frozen", "frozen"
-    base = System.build(recipe, source, None).model
+    recipe, tail = read_recipe(source), read_recipe(source)  # what is built first draws first
+    recipe.vision.train, tail.language.train = "frozen", "frozen"
+    base, bare = System.build(recipe, source, None).model, System.build(tail, source, None).model
     torch.manual_seed(0)
     films = torch.randn(2, 3, 64, 64)
     ids = torch.randint(4, 9, (2, 7))
     plain = base.vision.backbone(films).last_hidden_state
     vision = PeftModel.from_pretrained(base.vision.backbone, folder / ADAPTERS["vision"]).eval()
-    language = PeftModel.from_pretrained(base.language.model, folder / ADAPTERS["language"]).eval()
+    language = PeftModel.from_pretrained(bare.language.model, folder / ADAPTERS["language"]).eval()
     with torch.no_grad():
         adapted = vision(films).last_hidden_state
         assert adapted.equal(ours.vision.backbone(films).last_hidden_state) and not adapted.equal(plain)
