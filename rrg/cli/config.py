@@ -83,12 +83,12 @@ def run_diff(options: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from rrg.config.explain import differences
+    from rrg.config.explain import told
     from rrg.recipe import load_recipe
 
     left, right = (load_recipe(name, options.overrides).value for name in (options.left, options.right))
     table = Table("key", options.left, options.right, title_justify="left")
-    rows = [row for row in differences(left, right) if row.key not in ("name", "output")]
+    rows = [row for row in told(left, right) if row.key not in ("name", "output")]
     for key, a, b in rows:
         table.add_row(*(Text(str(value), overflow="fold") for value in (key, a, b)))
     _console().print(table) if rows else print("the two recipes are equal")

@@ -32,6 +32,34 @@ def differences(left: Any, right: Any) -> list[Difference]:
     return [Difference(k, a.get(k, ABSENT), b.get(k, ABSENT)) for k in keys if a.get(k, ABSENT) != b.get(k, ABSENT)]
 
 
+def told(left: Any, right: Any) -> list[Difference]:
+    """`differences` as one tells them: a free mapping (as `train.select`) is one value, and what a kind brings along at its
+    default needs no word where the other side's kind has no such option."""
+    a, b = ({key: (value, usual) for key, value, usual in _leaves(side)} for side in (left, right))
+    rows = []
+    for key in [*a, *(key for key in b if key not in a)]:
+        (one, _), (two, _) = (side.get(key, (ABSENT, False)) for side in (a, b))
+        implied = (key not in a and b[key][1]) or (key not in b and a[key][1])
+        if one != two and not (implied and not key.endswith(".kind")):
+            rows.append(Difference(key, one, two))
+    return rows
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any, bool]]:
+    """(dotted key, value, whether it is the default) of every field below a dataclass."""
+    for field in dataclasses.fields(value):
+        key, held = f"{path}{field.name}", getattr(value, field.name)
+        if dataclasses.is_dataclass(held):
+            yield from _leaves(held, f"{key}.")
+        elif isinstance(held, dict) and held and all(dataclasses.is_dataclass(each) for each in held.values()):
+            for name, each in held.items():
+                yield from _leaves(each, f"{key}.{name}.")
+        else:
+            made = field.default_factory
+            usual = field.default if made is dataclasses.MISSING else made()
+            yield key, held, held == usual
+
+
 def options(cls: type, path: str = "") -> Iterator[Option]:
     """Every documented option below dataclass `cls`; of a part family the kinds are named, their options come by kind."""
     import typing
