@@ -60,7 +60,7 @@ def test_two_systems_are_the_difference_of_two_short_files(capsys: pytest.Captur
     table = said(
         capsys, "diff", "recipes/r2gengpt_iu", "tiny/r2gengpt_deep_mimic", "data.section=findings", "score.protocol=findings"
     )
-    assert "data.section" not in table and "vision.architecture.embed_dim" in table and "—" in table
+    assert "data.section" not in table and "vision.architecture" in table and "embed_dim" in table and "—" in table
 
 
 def test_values_that_look_like_markup_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
