@@ -92,7 +92,9 @@ def find_recipe(recipe: str | Path) -> Path:
     if given.parent == Path() and names[0] in known:
         return known[names[0]]
     recipes = [
-        name.removesuffix(".yaml") for name, file in known.items() if file.parent.name not in {"base", "data", "accelerate", "sweeps"}
+        name.removesuffix(".yaml")
+        for name, file in known.items()
+        if file.parent.name not in {"base", "data", "accelerate", "sweeps"}
     ]
     hint = nearest(given.stem, recipes) if recipes else "no configs/ folder was found here"
     raise UserError(f"recipe {str(recipe)!r}: no such file; {hint}")
