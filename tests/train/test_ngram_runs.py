@@ -202,7 +202,7 @@ def test_from_labels_to_scores(drawn_shards, tmp_path):
 
 def test_missing_inputs_are_said_before_a_stage_is_trained(drawn_shards, inputs, tmp_path):
     words = ["train", "cpu/cmeaa_iu_small", f"data.shards={drawn_shards}", f"output={tmp_path / 'run'}", "vision.cache=''"]
-    assert "observations.ngrams: no file ngrams/iu.json; write one with `rrg prepare ngrams`" in refused(words, tmp_path)
+    assert "observations.ngrams: no file ngrams/iu_small.json; write one with `rrg prepare ngrams`" in refused(words, tmp_path)
     said = refused([*words, inputs[1]], tmp_path)
     assert "observations.heldout: no file labels/iu.jsonl; write one with `rrg prepare labels`" in said
     said = refused([*words, inputs[1], inputs[3], "observations.train=sored"], tmp_path)

@@ -19,7 +19,8 @@ def test_the_size_of_a_step_changes_no_count():
         with counting(compute=False) as traffic:
             _, marginal, scores = launch.forward(operands, pairs, tiles=tiles)
             launch.backward(operands, pairs, marginal, scores, torch.ones(2), -torch.ones(2), tiles=tiles)
-        results.append((traffic.read, traffic.written, traffic.flops, traffic.distinct, traffic.programs))
+        # Not `distinct`: a workspace that is freed may get the place of another one, or not.
+        results.append((traffic.read, traffic.written, traffic.flops, traffic.programs))
     assert results[0] == results[1]
 
 
