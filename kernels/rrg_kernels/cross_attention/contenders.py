@@ -5,7 +5,6 @@ operation or through PyTorch's fused attention; the chunked path; the kernels; f
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +15,7 @@ from rrg_kernels.cross_attention.baseline import flash_varlen, padded_eager, pad
 from rrg_kernels.cross_attention.function import cross_attention
 from rrg_kernels.cross_attention.published import DROPOUT, inputs
 from rrg_kernels.timing.match import Match
+from rrg_kernels.timing.path import on_path
 
 _CMEAA = ("CmEAA", (8, 49, 8, 128, 128))
 _SMALL = ((*_CMEAA, (torch.float32,)), ("short contexts", (8, 49, 8, 128, 30), (torch.float32,)))
@@ -48,9 +48,9 @@ def _match(name: str, size: tuple[int, int, int, int, int], dtype: torch.dtype, 
         for other, attend in others.items()
     }
     ours = partial(_backward, partial(_ragged, heads, longest), given)
-    steps["chunked"] = partial(_on_path, "off", ours)
+    steps["chunked"] = partial(on_path, "off", ours)
     if device == "cuda":
-        steps["triton"] = partial(_on_path, "triton", ours)
+        steps["triton"] = partial(on_path, "triton", ours)
     words = f"{name}, {samples} × {queries} queries, {heads} heads of {head_dim}, {len(k)} context rows, longest {longest}"
     return Match("cross_attention", f"{words}, {str(dtype).removeprefix('torch.')}", steps, "padded eager")
 
@@ -64,16 +64,3 @@ def _backward(attend: Callable[..., Tensor], given: tuple[Tensor, ...]) -> None:
 
 def _ragged(heads: int, longest: int, q: Tensor, k: Tensor, v: Tensor, cu: Tensor, null_v: Tensor) -> Tensor:
     return cross_attention(q, k, v, cu, heads, null_v_w=null_v, max_context=longest, dropout=DROPOUT, seed=1)
-
-
-def _on_path(setting: str, step: Callable[[], object]) -> None:
-    """A step with RRG_KERNELS set, for its forward and its backward pass."""
-    before = os.environ.get("RRG_KERNELS")
-    os.environ["RRG_KERNELS"] = setting
-    try:
-        step()
-    finally:
-        if before is None:
-            del os.environ["RRG_KERNELS"]
-        else:
-            os.environ["RRG_KERNELS"] = before

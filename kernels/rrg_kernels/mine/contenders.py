@@ -4,7 +4,6 @@ does it; the split first layer with autograd; the chunked path; the kernels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -16,6 +15,7 @@ from rrg_kernels.mine.estimate import fresh_averages, mine_information
 from rrg_kernels.mine.marginal import Marginal
 from rrg_kernels.mine.reference import Operands, Pairs, plain_statistics
 from rrg_kernels.timing.match import Match
+from rrg_kernels.timing.path import on_path
 
 BOUND = 10.0
 # name, (batch, width of the embeddings, hidden layers, derangements or 0 for all pairs), dtypes
@@ -51,10 +51,10 @@ def _match(name: str, size: tuple[int, int, int, int], dtype: torch.dtype, devic
     steps: dict[str, Callable[[], object]] = {
         "concatenated": partial(_backward, _concatenated, *given),
         "split": partial(_backward, _split, *given),
-        "chunked": partial(_on_path, "off", ours),
+        "chunked": partial(on_path, "off", ours),
     }
     if device == "cuda":
-        steps["triton"] = partial(_on_path, "triton", ours)
+        steps["triton"] = partial(on_path, "triton", ours)
     words = f"{name}, B {batch}, width {width}, {hidden}-{hidden}, {str(dtype).removeprefix('torch.')}"
     return Match("mine", words, steps, "concatenated")
 
@@ -94,16 +94,3 @@ def _split(sources: Sequence[Tensor], critic: Critic, marginal: Marginal, dtype:
 def _estimated(sources: Sequence[Tensor], critic: Critic, marginal: Marginal, dtype: torch.dtype) -> Tensor:
     averages = fresh_averages(len(sources), sources[0].device)
     return mine_information(sources, sources[0] + sources[1], critic, marginal, averages, dtype=dtype).information
-
-
-def _on_path(setting: str, step: Callable[[], object]) -> None:
-    """A step with RRG_KERNELS set, for its forward and its backward pass."""
-    before = os.environ.get("RRG_KERNELS")
-    os.environ["RRG_KERNELS"] = setting
-    try:
-        step()
-    finally:
-        if before is None:
-            del os.environ["RRG_KERNELS"]
-        else:
-            os.environ["RRG_KERNELS"] = before
