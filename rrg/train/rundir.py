@@ -23,6 +23,7 @@ from rrg.shards.storage import replace_file
 # What may differ when a run is taken up again: none of it changes which numbers come out (to rounding).
 FREE = (
     "output",
+    "strategy",
     "data.workers",
     "data.prefetch",
     "data.max_damaged",
@@ -41,7 +42,7 @@ FREE = (
     "score.",
 )
 _LENGTH = ("train.epochs", "train.max_steps")  # free too where the learning rate does not depend on the length
-_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "webdataset", "numpy", "pillow", "rrg")
+_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "webdataset", "numpy", "pillow", "deepspeed", "rrg")
 
 
 class RunDirectory:
