@@ -51,6 +51,12 @@ class Batch:
         return int(self.report_mask.sum())
 
     @property
+    def shape(self) -> str:
+        """The sizes that memory depends on, in words."""
+        prompt, report = self.before_ids.shape[1] + self.after_ids.shape[1], self.report_ids.shape[1]
+        return f"{len(self)} studies x {self.view_mask.shape[1]} views, {prompt} prompt and {report} report tokens"
+
+    @property
     def own_mask(self) -> Tensor:
         """[B, V] bool: films of the study itself."""
         return self.view_mask & (self.view_days == 0)

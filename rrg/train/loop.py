@@ -26,6 +26,7 @@ from rrg.train.dealing import check_dealing
 from rrg.train.events import EventLog
 from rrg.train.guard import NonFiniteGuard
 from rrg.train.optim import build_optimizer, parameter_table, rate_factor, set_rates
+from rrg.train.phases import phases
 from rrg.train.progress import Reporter
 from rrg.train.repeats import left_out, repeats, require_labels
 from rrg.train.rundir import RunDirectory, write_json
@@ -37,6 +38,7 @@ from rrg.vision.feature_cache import FeatureCache
 
 def train(loaded: Loaded[Recipe]) -> Path:
     """Train every stage of the recipe that is not done yet, then the recipe; returns the run directory."""
+    phases.reset()
     team = start(loaded.value.train.threads)
     root = Path(loaded.value.output)
     directory = RunDirectory(root)
@@ -130,7 +132,8 @@ class Run:
             return None
         team = self.team
         report = self.reporter.counting(f"features of {shards.split}")
-        self._system.build_features(shards, device=team.device, rank=team.rank, world=team.world, progress=report)
+        with phases("features"):
+            self._system.build_features(shards, device=team.device, rank=team.rank, world=team.world, progress=report)
         team.wait()
         return self._system.features(shards)
 
@@ -182,7 +185,9 @@ class Run:
         self._system.model.train()
         with self.reporter.steps(self.recipe.name, state.step, self._total) as bar:
             waiting = time.perf_counter()
-            for share in self._shares(state.step):
+            phases.begin(state.step + 1)
+            phases.take(state.step)  # what led here is no part of the first step
+            for share in phases.each("loader", self._shares(state.step)):
                 started = time.perf_counter()
                 self._traffic += share.traffic
                 self._quarantined(share, state.step)
@@ -219,11 +224,14 @@ class Run:
                     loader_wait_s=started - waiting,
                     step_s=seconds,
                     read=share.traffic.record(),
+                    phases=phases.take(state.step),
                 )
                 bar.step(
                     state.step, result.loss, result.studies / seconds, result.tokens / seconds, (started - waiting) / seconds
                 )
                 self._keep(state)
+                phases.take(state.step)  # checkpoint and validation are no part of a step
+                phases.begin(state.step + 1)
                 waiting = time.perf_counter()
 
     def _shares(self, first: int) -> Iterator[Share]:
@@ -266,8 +274,9 @@ class Run:
         folder = self.directory.checkpoints
 
         def write() -> None:
-            checkpoint.save(folder, self._system.model, self._optimizer, state)
-            checkpoint.retain(folder, self.recipe.train.keep, state.best.get("step"))
+            with phases("checkpoint"):
+                checkpoint.save(folder, self._system.model, self._optimizer, state)
+                checkpoint.retain(folder, self.recipe.train.keep, state.best.get("step"))
 
         self.team.lead(write)
         self._log("checkpoint", state.step)
@@ -276,7 +285,8 @@ class Run:
         """Validate the checkpoint of `state.step`, then write it again with what is the best so far."""
         metrics = self._validation.result(state.step)
         if metrics is None:
-            metrics = self._validation.run(state.step)
+            with phases("validation"):
+                metrics = self._validation.run(state.step)
         score = selection_score(self.recipe, metrics)
         best = not state.best or score > state.best["score"] or state.best["step"] == state.step
         if best:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from rrg.train.optim import TableRow
+from rrg.train.phases import phases
 
 
 class Reporter:
@@ -48,6 +49,7 @@ class Reporter:
 
         def count(done: int, of: int) -> None:
             nonlocal said
+            phases.beat()
             tenth = 10 * done // max(of, 1)
             if tenth > said:
                 said = tenth

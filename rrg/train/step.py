@@ -23,6 +23,7 @@ from rrg.model import ReportGenerator
 from rrg.recipe import Recipe
 from rrg.train.clipping import clip_groups, clipped_groups
 from rrg.train.optim import kept_buffers, trained
+from rrg.train.phases import phases
 from rrg.train.team import Team
 
 
@@ -66,8 +67,9 @@ class Stepper:
         totals, seen = self._totals(share)
         before = [buffer.clone() for buffer in self._buffers]
         sums, logged, suspects = self._accumulate(step, share, totals)
-        group_norms = clip_groups(self._groups)
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or math.inf))
+        with phases("optimizer"):
+            group_norms = clip_groups(self._groups)
+            norm = float(nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or math.inf))
         *values, norm_total = self._team.total([*sums.values(), *logged.values(), norm])
         objectives = {name: value / max(totals[name], 1) for name, value in zip(sums, values, strict=False)}
         told = zip(logged, values[len(sums) :], strict=True)
@@ -81,11 +83,13 @@ class Stepper:
             suspects=suspects,
         )
         if result.finite:
-            self._optimizer.step()
+            with phases("optimizer"):
+                self._optimizer.step()
         else:
             for buffer, held in zip(self._buffers, before, strict=True):
                 buffer.copy_(held)
-        self._optimizer.zero_grad(set_to_none=True)
+        with phases("optimizer"):
+            self._optimizer.zero_grad(set_to_none=True)
         return result
 
     def _totals(self, share: Share) -> tuple[dict[str, int], dict[str, int]]:
@@ -111,7 +115,7 @@ class Stepper:
             torch.manual_seed(step_seed(self._recipe.seed, step, micro, self._team.rank))
             last = micro == len(share.batches) - 1
             with nullcontext() if last else self._team.accelerator.no_sync(self._wrapped):
-                with autocast(self._recipe, self._team.device):
+                with phases("forward", shape=batch.shape), autocast(self._recipe, self._team.device):
                     outputs = self._wrapped(batch.to(self._team.device))
                 loss: Any = 0.0
                 for name, (value, figures) in outputs.items():
@@ -121,7 +125,8 @@ class Stepper:
                         logged[name, figure] = logged.get((name, figure), 0.0) + float(told)
                 if not math.isfinite(float(loss.detach())):
                     suspects += batch.studies
-                loss.backward()
+                with phases("backward"):
+                    loss.backward()
         return sums, logged, suspects
 
     def _count(self, name: str, batch: Batch) -> int:

@@ -18,6 +18,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from rrg.errors import UserError
+from rrg.train.phases import phases
 
 _TIMEOUT = datetime.timedelta(minutes=30)
 
@@ -49,20 +50,23 @@ class Team:
         """Sums over all ranks, in float64."""
         tensor = torch.tensor(list(values), dtype=torch.float64)
         if self.world > 1:
-            tensor = tensor.to(self.device)
-            dist.all_reduce(tensor)
+            with phases("communication"):
+                tensor = tensor.to(self.device)
+                dist.all_reduce(tensor)
         return tensor.tolist()
 
     def wait(self) -> None:
         """Until all ranks are here."""
-        self.accelerator.wait_for_everyone()
+        with phases("communication"):
+            self.accelerator.wait_for_everyone()
 
     def gather(self, value: Any) -> list[Any]:
         """`value` of every rank, in rank order. Small things only."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value)
+        with phases("communication"):
+            dist.all_gather_object(values, value)
         return values
 
     def lead(self, work: Callable[[], Any]) -> Any:
@@ -74,7 +78,8 @@ class Team:
             except UserError as error:
                 outcome[1] = str(error)
         if self.world > 1:
-            dist.broadcast_object_list(outcome, src=0)
+            with phases("communication"):
+                dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise UserError(outcome[1])
         return outcome[0]
@@ -82,7 +87,8 @@ class Team:
     def end(self) -> None:
         """Leave together: a rank that goes early would make the others' clean-up fail."""
         if dist.is_initialized():
-            dist.barrier()
+            with phases("communication"):
+                dist.barrier()
             dist.destroy_process_group()
 
 

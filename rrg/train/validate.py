@@ -19,6 +19,7 @@ from rrg.metrics.scoring import METRIC_NAMES, point_scores
 from rrg.recipe import Recipe
 from rrg.shards.quarantine import Quarantine
 from rrg.system import System, with_text
+from rrg.train.phases import phases
 from rrg.train.team import Team
 
 
@@ -92,6 +93,7 @@ class Validation:
         model.eval()
         torch.manual_seed(recipe.seed)  # parts that draw (noise in a text-only stage) draw the same at every validation
         for share in shares(feed, range(len(batches)), workers=recipe.data.workers, prefetch=recipe.data.prefetch):
+            phases.beat()
             damaged += share.damaged
             batch = share.batches[0].to(team.device)
             with torch.no_grad(), autocast(recipe, team.device):
@@ -107,12 +109,16 @@ class Validation:
         ids = [self._films.shards.ids[index] for index in self._indices]
         target = self._folder / f"step_{step:08d}.jsonl"
         work = WorkList(target, ids, {"step": step})
-        arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device}
+        arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device, "progress": _beat}
         own = write_reports(system.model, self._films, system.tokeniser, work, system.recipe, **arguments)
         damaged = [damage for part in team.gather(own) for damage in part]
         team.lead(lambda: work.finish([damage.study for damage in damaged]))
         # Not `splitlines`: a report may hold a line separator of Unicode.
         return [json.loads(line) for line in target.read_bytes().split(b"\n")[:-1]], damaged
+
+
+def _beat(count: int) -> None:
+    phases.beat()
 
 
 def _scores(rows: Sequence[dict[str, Any]], protocol: Protocol, cut: Cut | None) -> dict[str, float]:
