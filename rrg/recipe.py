@@ -11,7 +11,8 @@ from rrg.batching.film_policy import POLICIES, FilmPolicy
 from rrg.batching.images import Augmentation
 from rrg.config.load import Loaded, load
 from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, flatten, option, part, parts, plain, section
+from rrg.config.schema import check_choice, option, part, parts, plain, section
+from rrg.config.training import TrainOptions
 from rrg.connector.family import CONNECTOR
 from rrg.data.cleaning import CLEANINGS
 from rrg.data.protocols import PROTOCOLS, get_protocol
@@ -100,94 +101,7 @@ class AugmentOptions:
         self.augmentation()
 
 
-@dataclass
-class ScheduleOptions:
-    kind: str = option("cosine_epoch", "cosine_epoch (a step down each epoch, as published) | cosine (every step) | constant")
-    warmup_steps: int = option(0, "linear warm-up")
-    warmup_ratio: float = option(0.0, "linear warm-up as a share of all steps, rounded up; where warmup_steps is 0")
-    floor: float = option(1e-6, "learning rate at the end of the cosine, for the base rate; other rates in proportion")
-
-    def check(self, path: str) -> None:
-        check_choice(f"{path}.kind", self.kind, ("cosine_epoch", "cosine", "constant"))
-        check_number(f"{path}.warmup_steps", self.warmup_steps, least=0)
-        check_number(f"{path}.warmup_ratio", self.warmup_ratio, least=0, most=1)
-        if self.warmup_steps and self.warmup_ratio:
-            raise UserError(
-                f"{path}.warmup_ratio: {self.warmup_ratio} beside warmup_steps: {self.warmup_steps}; write 0 for one of them"
-            )
-        check_number(f"{path}.floor", self.floor, least=0)
-
-
 STRATEGIES = ("ddp", "zero2", "zero3", "fsdp2", "hsdp")
-_LEAST = {
-    "batch_size": 1,
-    "micro_batch_size": 1,
-    "max_steps": 1,
-    "weight_decay": 0,
-    "clip_norm": 0,
-    "max_nonfinite": 0,
-    "checkpoint_every": 1,
-    "keep": 1,
-    "validate_every": 0,
-    "validate_studies": 0,
-    "log_every": 1,
-    "threads": 0,
-}
-
-
-@dataclass
-class TrainOptions:
-    batch_size: int = option(8, "studies per optimizer step, over all processes and accumulation steps")
-    micro_batch_size: int = option(8, "studies per forward pass and process; accumulation follows from it")
-    epochs: float = option(15.0, "passes over the training split; ignored where max_steps is given")
-    max_steps: int | None = option(None, "optimizer steps")
-    precision: str = option("bf16", "bf16 (autocast; master weights stay float32) | fp32")
-    lr: float = option(1e-4, "base learning rate")
-    lr_by_part: dict[str, float] = option({}, "learning rate of a part: vision, connector, language, objectives")
-    betas: list[float] = option([0.9, 0.999], "AdamW")
-    eps: float = option(1e-8, "AdamW")
-    weight_decay: float = option(0.01, "AdamW, on all trained tensors as published")
-    clip_norm: float = option(0.0, "largest gradient norm; 0 is no clipping (as published)")
-    clip_norm_of: dict[str, float] = option(
-        {}, "largest gradient norm of some parameters, clipped first: prefix of their names -> norm, as {objectives.mine: 1.0}"
-    )
-    schedule: ScheduleOptions = section(ScheduleOptions, "learning rate over time: a pure function of the step")
-    max_nonfinite: int = option(0, "steps with a non-finite loss or gradient to skip before giving up")
-    checkpoint_every: int = option(500, "steps between checkpoints")
-    keep: int = option(2, "newest checkpoints kept, beside the best")
-    validate_every: float = option(1.0, "epochs between validations; 0 is never")
-    validate_studies: int = option(0, "validate on the first this many studies; 0 is the whole split")
-    validate_reports: bool = option(True, "write reports when validating (else only the loss)")
-    select: dict[str, float] = option(
-        {"bleu_4": 0.5, "cider": 0.5}, "best checkpoint: largest weighted sum of validation metrics; {loss: -1} for the loss"
-    )
-    log_every: int = option(10, "steps between lines on a log that is no terminal")
-    threads: int = option(0, "CPU threads per process; 0 shares the cores among the processes of the machine")
-
-    def __post_init__(self) -> None:
-        # Names of parameters have dots, which an override (train.clip_norm_of.objectives.mine=1) takes for sections.
-        named = dict(flatten(self.clip_norm_of)) if self.clip_norm_of else {}
-        self.clip_norm_of = {name: norm for name, norm in named.items() if norm is not None}
-
-    def check(self, path: str) -> None:
-        for name, least in _LEAST.items():
-            check_number(f"{path}.{name}", getattr(self, name), least=least)
-        for name in ("epochs", "lr", "eps"):
-            check_number(f"{path}.{name}", getattr(self, name), above=0)
-        check_choice(f"{path}.precision", self.precision, ("bf16", "fp32"))
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"{path}.betas: {self.betas}; write two numbers from 0 to below 1")
-        for name, rate in self.lr_by_part.items():
-            check_choice(f"{path}.lr_by_part", name, ("vision", "connector", "language", "objectives"))
-            check_number(f"{path}.lr_by_part.{name}", rate, above=0)
-        for name, norm in self.clip_norm_of.items():
-            if not isinstance(norm, (int, float)) or isinstance(norm, bool):
-                raise UserError(f"{path}.clip_norm_of.{name}: {norm!r} is not a number; write a norm above 0")
-            check_number(f"{path}.clip_norm_of.{name}", norm, above=0)
-        for name, weight in self.select.items():
-            check_number(f"{path}.select.{name}", weight)
-        if not self.select:
-            raise UserError(f"{path}.select: empty; write validation metrics with weights, for example {{loss: -1}}")
 
 
 @dataclass
@@ -216,7 +130,9 @@ class Recipe:
     name: str = option("unnamed", "the run directory is named after it")
     output: str = option("runs/${name}", "run directory")
     seed: int = option(42, "one seed for order, augmentation, initial weights and dropout")
-    strategy: str = option("ddp", "how processes share the model: ddp | zero2 | zero3 | fsdp2 | hsdp; may change when a run resumes")
+    strategy: str = option(
+        "ddp", "how processes share the model: ddp | zero2 | zero3 | fsdp2 | hsdp; may change when a run resumes"
+    )
     data: DataOptions = section(DataOptions, "what is read")
     augment: AugmentOptions = section(AugmentOptions, "what is done to training films")
     observations: ObservationOptions = section(ObservationOptions, "n-grams of observations that go with the films")

@@ -52,7 +52,7 @@ OUT_OF_RANGE = (
     "augment.rotation=-1 augment.flip=2 train.batch_size=0 train.micro_batch_size=0 train.epochs=0 train.epochs=.inf "
     "train.epochs=.nan train.max_steps=0 train.precision=fp8 train.lr=0 train.lr=-1 train.lr=.nan train.lr=.inf "
     "train.lr_by_part.vision=-1 train.lr_by_part.decoder=1 train.betas=[.9] train.betas=[.9,1] train.betas=[-.1,.9] "
-    "train.eps=-1 train.eps=0 train.weight_decay=-1 train.clip_norm=-1 train.clip_norm=.nan train.schedule.kind=step "
+    "train.eps=-1 train.eps=0 train.weight_decay=-1 train.clip_norm=-1 train.clip_norm=.nan train.clip_value=-1 train.optimizer=sgd train.schedule.kind=step "
     "train.schedule.warmup_steps=-1 train.schedule.floor=-1 train.max_nonfinite=-1 train.checkpoint_every=0 train.keep=0 "
     "train.validate_every=-1 train.validate_every=.nan train.validate_studies=-1 train.log_every=0 train.threads=-1 "
     "train.select={} train.select.bleu_4=.nan generate.batch_size=0 generate.num_beams=0 generate.top_p=0 "

@@ -28,6 +28,7 @@ from rrg.train.optim import kept_buffers, trained
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{8})\Z")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_LARGEST = "max_exp_avg_sq"  # kept by amsgrad alone
 
 
 @dataclass
@@ -169,9 +170,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], folder: Path) -> None:
     for group in optimizer.param_groups:
+        wanted = (*_MOMENTS, _LARGEST) if group["amsgrad"] else _MOMENTS
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            there = {moment: tensors.pop(f"{moment}:{name}") for moment in _MOMENTS if f"{moment}:{name}" in tensors}
-            if there and len(there) != len(_MOMENTS):
+            there = {moment: tensors.pop(f"{moment}:{name}") for moment in wanted if f"{moment}:{name}" in tensors}
+            if there and len(there) != len(wanted):
                 raise UserError(f"checkpoint {folder}: optimizer.safetensors lacks part of the state of {name}")
             if any(moment != "step" and value.shape != parameter.shape for moment, value in there.items()):
                 raise UserError(f"checkpoint {folder}: optimizer.safetensors holds state of another shape for {name}")

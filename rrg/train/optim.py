@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from rrg.config.training import ScheduleOptions, TrainOptions
 from rrg.errors import UserError
-from rrg.recipe import ScheduleOptions, TrainOptions
 
 PARTS = ("vision", "connector", "language", "objectives")
 
@@ -31,8 +31,8 @@ def kept_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, buffer
 
 
-def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW with one group per part that is trained; `lr_by_part` sets a part's own base rate.
+def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """AdamW or Adam with one group per part that is trained; `lr_by_part` sets a part's own base rate.
 
     Raises:
         UserError: nothing is trained, or a rate is given for a part of which nothing is trained.
@@ -42,25 +42,43 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Adam
         named = [(name, parameter) for name, parameter in trained(model) if name.startswith(f"{part}.")]
         if named:
             rate = options.lr_by_part.get(part, options.lr)
-            groups.append(
-                {"params": [p for _, p in named], "names": [n for n, _ in named], "part": part, "base_lr": rate, "lr": rate}
-            )
+            groups += [
+                {"params": [p for _, p in some], "names": [n for n, _ in some], "part": part, "base_lr": rate, "lr": rate, **more}
+                for some, more in _by_decay(named, options)
+            ]
         elif part in options.lr_by_part:
             raise UserError(f"train.lr_by_part.{part}: nothing of {part} is trained in this recipe; remove it, or train the part")
     if not groups:
         raise UserError("nothing is trained: every part is frozen; set vision.train, language.train, or a connector with weights")
-    return torch.optim.AdamW(
-        groups, lr=options.lr, betas=(options.betas[0], options.betas[1]), eps=options.eps, weight_decay=options.weight_decay
-    )
+    optimizer = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    betas, decay = (options.betas[0], options.betas[1]), options.weight_decay
+    return optimizer(groups, lr=options.lr, betas=betas, eps=options.eps, weight_decay=decay, amsgrad=options.amsgrad)
+
+
+def _by_decay(
+    named: list[tuple[str, nn.Parameter]], options: TrainOptions
+) -> list[tuple[list[tuple[str, nn.Parameter]], dict[str, float]]]:
+    """`named` in groups with what differs from the optimizer's own settings: vectors apart where they are not decayed."""
+    if options.decay_vectors:
+        return [(named, {})]
+    vectors = [(name, parameter) for name, parameter in named if parameter.dim() < 2]
+    rest = [(name, parameter) for name, parameter in named if parameter.dim() >= 2]
+    both: list[tuple[list[tuple[str, nn.Parameter]], dict[str, float]]] = [(rest, {}), (vectors, {"weight_decay": 0.0})]
+    return [(some, more) for some, more in both if some]
 
 
 def rate_factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoch: float, base: float) -> float:
     """Factor on every base rate at `step` (from 0).
 
     `cosine_epoch`: f(e) with e the finished epochs of E, as torch's CosineAnnealingLR stepped once per epoch with T_max = E
-    (spec r2gengpt §5). `cosine`: the same curve at every step.
+    (spec r2gengpt §5). `cosine`: the same curve at every step, over `span_epochs` where the run is stopped before its end.
     """
-    warmup = schedule.warmup_steps or math.ceil(schedule.warmup_ratio * total - 1e-9)
+    if schedule.span_epochs:
+        total = math.ceil(schedule.span_epochs * steps_per_epoch - 1e-9)
+    if schedule.warmup_epochs:
+        warmup = math.ceil(schedule.warmup_epochs * steps_per_epoch - 1e-9)
+    else:
+        warmup = schedule.warmup_steps or math.ceil(schedule.warmup_ratio * total - 1e-9)
     if step < warmup:
         return (step + 1) / warmup
     if schedule.kind == "constant":

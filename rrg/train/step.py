@@ -70,6 +70,8 @@ class Stepper:
         with phases("optimizer"):
             group_norms = clip_groups(self._groups)
             norm = float(nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or math.inf))
+            if self._recipe.train.clip_value:
+                nn.utils.clip_grad_value_(self._parameters, self._recipe.train.clip_value)
         *values, norm_total = self._team.total([*sums.values(), *logged.values(), norm])
         objectives = {name: value / max(totals[name], 1) for name, value in zip(sums, values, strict=False)}
         told = zip(logged, values[len(sums) :], strict=True)

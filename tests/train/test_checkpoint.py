@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from rrg.config.training import TrainOptions
 from rrg.errors import UserError
-from rrg.recipe import TrainOptions
 from rrg.train import checkpoint
 from rrg.train.checkpoint import State
 from rrg.train.optim import build_optimizer

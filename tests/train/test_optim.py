@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from rrg.config.training import ScheduleOptions, TrainOptions
 from rrg.errors import UserError
-from rrg.recipe import ScheduleOptions, TrainOptions
 from rrg.train.optim import build_optimizer, parameter_table, rate_factor, set_rates, trained
 
 
@@ -109,3 +109,56 @@ def test_the_table_names_every_parameter_once():
     frozen = by_name["language.*", "float16"]
     assert (frozen.tensors, frozen.count, frozen.lr, frozen.state) == (2, 36, None, "frozen")
     assert sum(row.count for row in rows if row.state == "trained") == sum(p.numel() for _, p in trained(model))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_kinds_of_optimizer_come_back_from_a_checkpoint(optimizer, amsgrad, tmp_path):
+    from rrg.train import checkpoint
+
+    options = TrainOptions(optimizer=optimizer, amsgrad=amsgrad, weight_decay=0.1, lr=0.01)
+    state = checkpoint.State(step=2, position=0, frozen="", data="")
+
+    def walk(model, ours, steps):
+        for step in steps:
+            torch.manual_seed(step)
+            for _, parameter in trained(model):
+                parameter.grad = torch.randn_like(parameter) / (1 + step)
+            ours.step()
+        return [parameter.detach().clone() for _, parameter in trained(model)]
+
+    first = Small("language")
+    ours = build_optimizer(first, options)
+    assert type(ours) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+    walk(first, ours, range(2))
+    folder = checkpoint.save(tmp_path, first, ours, state)
+    again = Small("language")
+    theirs = build_optimizer(again, options)
+    checkpoint.load(folder, again, theirs)
+    pairs = zip(walk(again, theirs, range(2, 4)), walk(first, ours, range(2, 4)), strict=True)
+    assert all(torch.equal(left, right) for left, right in pairs)
+
+
+def test_a_cosine_that_is_stopped_before_its_end_and_a_warm_up_in_epochs():
+    """MAE's schedule (spec alta §7): ten epochs up, half a cosine over a hundred, of which thirty are run."""
+    schedule = ScheduleOptions(kind="cosine", warmup_epochs=10, span_epochs=100, floor=0.0)
+    factors = [rate_factor(schedule, step, 30 * 7, 7, 1e-4) for step in range(30 * 7)]
+    assert factors[:3] == pytest.approx([1 / 70, 2 / 70, 3 / 70]) and factors[69] == 1.0
+    for step in (70, 100, 209):
+        assert factors[step] == pytest.approx(0.5 * (1 + math.cos(math.pi * (step / 7 - 10) / 90)))
+    assert rate_factor(schedule, 700, 210, 7, 1e-4) == pytest.approx(0)
+    with pytest.raises(UserError, match="span_epochs: belongs to kind cosine"):
+        ScheduleOptions(span_epochs=3).check("train.schedule")
+    with pytest.raises(UserError, match="warmup_epochs: 1 beside another warm-up"):
+        ScheduleOptions(warmup_epochs=1, warmup_steps=2).check("train.schedule")
+
+
+def test_vectors_can_go_without_weight_decay():
+    model = Small("language")
+    every = {name for name, _ in trained(model)}
+    optimizer = build_optimizer(model, TrainOptions(weight_decay=0.05, decay_vectors=False))
+    decayed = {name for group in optimizer.param_groups if group["weight_decay"] for name in group["names"]}
+    assert decayed == {name for name in every if name.endswith("weight") and "norm" not in name}
+    assert {name for group in optimizer.param_groups for name in group["names"]} == every
+    assert set(set_rates(optimizer, 0.5)) == {"vision", "connector"}
+    assert {group["weight_decay"] for group in build_optimizer(model, TrainOptions(weight_decay=0.05)).param_groups} == {0.05}
