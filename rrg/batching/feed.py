@@ -7,9 +7,12 @@ length. Loader workers only run `share(step)` ahead of time, so resuming is star
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -126,6 +129,21 @@ def _readable(films: Films, tokeniser: Tokeniser, places: Sequence[Place], share
     return items or [films.blank(Tokens(*tokeniser.blank_prompt(), [], False))]
 
 
+def _outlive_one_term(worker: int) -> None:
+    """A scheduler sends SIGTERM to every process of a job at once; the trainer still has a step to end and its workers with it.
+
+    PyTorch itself ends a worker that is stuck by SIGTERM, twice: the second one counts.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(0)
+        received.append(number)
+
+    signal.signal(signal.SIGTERM, receive)
+
+
 def shares(feed: Dataset, numbers: Sequence[int] | range, *, workers: int, prefetch: int) -> Iterator[Share]:
     """`feed[n]` for each n in order, prepared ahead by `workers` processes (0: in this one).
 
@@ -140,6 +158,7 @@ def shares(feed: Dataset, numbers: Sequence[int] | range, *, workers: int, prefe
         prefetch_factor=prefetch if workers else None,
         pin_memory=False,
         collate_fn=None,
+        worker_init_fn=_outlive_one_term,
     )
     for share in loader:
         if share.error is not None:

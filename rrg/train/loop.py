@@ -30,6 +30,7 @@ from rrg.train.phases import phases
 from rrg.train.progress import Reporter
 from rrg.train.repeats import left_out, repeats, require_labels
 from rrg.train.rundir import RunDirectory, write_json
+from rrg.train.signals import Interrupted, StopRequest
 from rrg.train.step import Stepper
 from rrg.train.team import Team, start
 from rrg.train.validate import Validation, check_selection, selection_score
@@ -37,31 +38,42 @@ from rrg.vision.feature_cache import FeatureCache
 
 
 def train(loaded: Loaded[Recipe]) -> Path:
-    """Train every stage of the recipe that is not done yet, then the recipe; returns the run directory."""
+    """Train every stage of the recipe that is not done yet, then the recipe; returns the run directory.
+
+    Raises:
+        Interrupted: a signal asked to leave; a checkpoint of the step it names is written, the same command carries on.
+    """
     phases.reset()
-    team = start(loaded.value.train.threads)
-    root = Path(loaded.value.output)
-    directory = RunDirectory(root)
-    new = team.lead(lambda: directory.open(loaded))
-    try:
-        if not directory.done.exists():
-            check_inputs(loaded.value, ("train", "val"))
-        for name in loaded.value.stages:
-            Run(stage_recipe(loaded, name), root, team).train()
-        Run(loaded, root, team).train()
-    except (UserError, OSError):
-        if new and team.leads:
-            directory.abandon()
-        raise
-    team.end()
-    return root
+    with StopRequest().listening() as stop:
+        team = start(loaded.value.train.threads)
+        root = Path(loaded.value.output)
+        directory = RunDirectory(root)
+        new = team.lead(lambda: directory.open(loaded))
+        try:
+            if not directory.done.exists():
+                check_inputs(loaded.value, ("train", "val"))
+            for name in loaded.value.stages:
+                Run(stage_recipe(loaded, name), root, team, stop).train()
+            Run(loaded, root, team, stop).train()
+        except (UserError, OSError):
+            if new and team.leads:
+                directory.abandon()
+            raise
+        except Interrupted as left:
+            if team.leads:
+                write_json(directory.interrupted, {"signal": left.why, "step": left.step})
+            if left.step is not None:  # all ranks leave before the same step
+                team.end()
+            raise
+        team.end()
+        return root
 
 
 class Run:
     """One recipe in its run directory. `root` is the outermost run directory, where stages and tokenizer live."""
 
-    def __init__(self, loaded: Loaded[Recipe], root: Path, team: Team) -> None:
-        self.recipe, self.team = loaded.value, team
+    def __init__(self, loaded: Loaded[Recipe], root: Path, team: Team, stop: StopRequest) -> None:
+        self.recipe, self.team, self._stop = loaded.value, team, stop
         self.directory = RunDirectory(Path(self.recipe.output))
         self.reporter = Reporter(team.leads, self.recipe.train.log_every)
         self._root = root
@@ -78,8 +90,9 @@ class Run:
         state = self._restore()
         self._events = EventLog(self.directory.events, self.directory.tensorboard, state.step) if self.team.leads else None
         self._announce(state)
-        self._train(state)
-        self._finish(state)
+        with self._stop.deferred():
+            self._train(state)
+            self._finish(state)
 
     def _finished(self) -> bool:
         """Whether the run is at its end. With a constant rate, a later command may ask for another length."""
@@ -190,7 +203,11 @@ class Run:
             for share in phases.each("loader", self._shares(state.step)):
                 started = time.perf_counter()
                 self._traffic += share.traffic
-                self._quarantined(share, state.step)
+                damaged, asked = self.team.total([len(share.damaged), self._stop.asked])
+                if asked:
+                    self._interrupt(state)
+                if damaged:
+                    self._quarantined(share, state.step)
                 rates = set_rates(self._optimizer, self._rate(state.step))
                 result = self._stepper.run(state.step, share)
                 if not result.finite:
@@ -244,8 +261,6 @@ class Run:
 
     def _quarantined(self, share: Share, step: int) -> None:
         """All ranks learn of damaged studies, so that all stop together when there are too many."""
-        if not self.team.total([len(share.damaged)])[0]:
-            return
         damages = [damage for part in self.team.gather(share.damaged) for damage in part]
 
         def record() -> None:
@@ -303,6 +318,16 @@ class Run:
         )
         self.reporter.say(f"{self.recipe.name} step {state.step}: validation {said}{' (best so far)' if best else ''}")
         self._system.model.train()
+
+    def _interrupt(self, state: checkpoint.State) -> None:
+        """On every rank, before the same step: a checkpoint of what is done. Raises Interrupted."""
+        if state.step:
+            self._save(state)
+        why = self.team.lead(lambda: self._stop.name)
+        self._log("interrupted", state.step, signal=why)
+        if self._events is not None:
+            self._events.close()
+        raise Interrupted(why, state.step)
 
     def _finish(self, state: checkpoint.State) -> None:
         if self.team.leads:

@@ -42,7 +42,19 @@ FREE = (
     "score.",
 )
 _LENGTH = ("train.epochs", "train.max_steps")  # free too where the learning rate does not depend on the length
-_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "webdataset", "numpy", "pillow", "deepspeed", "rrg")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "tokenizers",
+    "safetensors",
+    "webdataset",
+    "numpy",
+    "pillow",
+    "deepspeed",
+    "rrg",
+)
 
 
 class RunDirectory:
@@ -62,6 +74,7 @@ class RunDirectory:
         self.damaged = root / "damaged.jsonl"
         self.nonfinite = root / "nonfinite.jsonl"
         self.done = root / "done.json"
+        self.interrupted = root / "interrupted.json"
         self.language = root / "language"
         self.connector = root / "connector.safetensors"
 
@@ -81,6 +94,7 @@ class RunDirectory:
             else:
                 self._compare(loaded.value)
             replace_file(self.environment, json.dumps(environment(), indent=1).encode())
+            self.interrupted.unlink(missing_ok=True)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise UserError(f"run directory {self.root}: not writable ({reason}); set output= to a folder that is") from None
@@ -92,7 +106,7 @@ class RunDirectory:
             return
         for name in ("tokenizer", "stages"):
             shutil.rmtree(self.root / name, ignore_errors=True)
-        for path in (self.config, self.environment):
+        for path in (self.config, self.environment, self.interrupted):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # other files are there: they stay, and the folder with them
             self.root.rmdir()

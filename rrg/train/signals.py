@@ -1,0 +1,99 @@
+"""Asked to leave: SIGTERM, SIGUSR1 and Ctrl-C become a checkpoint and an exit that says "run me again".
+
+Schedulers send a signal before they take a machine back, and not every process of a run gets it at the same step. So a signal
+only sets a flag; the ranks add up their flags in the sum they form anyway before each step, and all leave before the same step.
+Where nothing would be lost (before the first step) the process leaves at once.
+
+Ctrl-C a second time leaves at once, without a checkpoint, even from within a collective operation.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+# sysexits.h's EX_TEMPFAIL: "temporary failure, the user is invited to retry". The exit code of an interrupted run.
+EXIT_INTERRUPTED = 75
+EXIT_ABORTED = 130  # what shells report of a program that Ctrl-C ended
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_SAME = 1.0  # seconds in which several SIGINT are one Ctrl-C: the terminal and a launcher both deliver it
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run left early because it was asked to; the same command carries on. `step` is None where no training had begun."""
+
+    def __init__(self, why: str, step: int | None = None) -> None:
+        super().__init__(why if step is None else f"{why}, after step {step}")
+        self.why, self.step = why, step
+
+
+class StopRequest:
+    """Whether this process was asked to leave, and by which signal."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._process = os.getpid()
+        self._deferring = False
+
+    @property
+    def asked(self) -> bool:
+        return bool(self._name)
+
+    @property
+    def name(self) -> str:
+        """The first signal that came, or what stands for one that another rank got."""
+        return self._name or "a signal to another process"
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Signals are requests inside. In a thread other than the main one Python cannot listen: then nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        former = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=_abort_on_second, args=(reader,), daemon=True, name="second Ctrl-C").start()
+        try:
+            yield self
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            os.close(writer)
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, a request waits until somebody looks at `asked`; outside, it raises `Interrupted` where it comes."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process or self._name:
+            return  # a forked loader worker, which goes when its parent does; or a repetition
+        self._name = signal.Signals(number).name
+        if not self._deferring:
+            raise Interrupted(self._name)
+
+
+def _abort_on_second(reader: int) -> None:
+    """Reads the numbers of signals as they come, also while the main thread waits in a collective operation."""
+    first: float | None = None
+    with suppress(OSError):
+        while numbers := os.read(reader, 64):
+            now = time.monotonic()
+            if signal.SIGINT not in numbers:
+                continue
+            if first is not None and now - first > _SAME:
+                os._exit(EXIT_ABORTED)
+            first = now if first is None else first
+    os.close(reader)
