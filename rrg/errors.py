@@ -1,8 +1,9 @@
-"""The one exception that is the user's to mend.
+"""The exception that is the user's to mend, and the one that says what ended a run of several processes.
 
 Everything a user can get wrong (a key, a path, a damaged file, a full disk) is raised as `UserError` with a message of one
 line: what is wrong, where (file, key, study id), what to write instead. `rrg.cli` prints that line and exits with 2; any other
-exception is a fault of ours and keeps its traceback (exit 1). Report text never goes into a message: it is patient text.
+exception is a fault of ours and keeps its traceback (exit 1). Between the two stands `RunError`: memory that ran out, a process
+that is gone or hangs. Report text never goes into a message: it is patient text.
 """
 
 from __future__ import annotations
@@ -10,9 +11,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+EXIT_LOST = 69  # sysexits.h's EX_UNAVAILABLE: a process of the run is gone or hangs; the same command may well do
+EXIT_MEMORY = 71  # EX_OSERR: no memory left; the same command will end the same
+
 
 class UserError(Exception):
     """A mistake of the user's, said in one line."""
+
+
+class RunError(Exception):
+    """A process of the run is gone, hangs or has no memory left: one line, and the exit code that tells so."""
+
+    def __init__(self, line: str, code: int) -> None:
+        super().__init__(line)
+        self.code = code
 
 
 def nearest(word: str, legal: Iterable[str], most: int = 3) -> str:

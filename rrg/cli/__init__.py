@@ -1,6 +1,7 @@
 """The command line. Each command is a module with `register(commands)`; this file only finds and runs it.
 
-Exit codes: 0 success, 2 a mistake of the user's (one line on stderr), 1 a fault of ours (traceback).
+Exit codes: 0 success, 2 a mistake of the user's (one line on stderr), 1 a fault of ours (traceback); of a run also 69, 71 and 75
+(a process gone or hanging, no memory left, interrupted: docs/failures.md).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from rrg.errors import UserError
+from rrg.errors import RunError, UserError
 
 # One line per command module; a module is imported only when its command is asked for, so that `rrg --help` stays instant.
 COMMANDS = {
@@ -64,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.write(f"rrg: {' '.join(str(error).split())}\n")
         return 2
+    except RunError as ended:
+        sys.stdout.flush()
+        sys.stderr.write(f"rrg: {ended}\n")
+        return ended.code
     except BrokenPipeError:
         sys.stderr.close()
         return 0

@@ -49,6 +49,7 @@ _LEAST = {
     "validate_studies": 0,
     "log_every": 1,
     "threads": 0,
+    "hang_seconds": 0,
 }
 
 
@@ -84,6 +85,7 @@ class TrainOptions:
     )
     log_every: int = option(10, "steps between lines on a log that is no terminal")
     threads: int = option(0, "CPU threads per process; 0 shares the cores among the processes of the machine")
+    hang_seconds: float = option(600.0, "a process without progress for so long ends the run on all of them; 0 is never")
 
     def __post_init__(self) -> None:
         # Names of parameters have dots, which an override (train.clip_norm_of.objectives.mine=1) takes for sections.

@@ -34,6 +34,7 @@ from rrg.train.signals import Interrupted, StopRequest
 from rrg.train.step import Stepper
 from rrg.train.team import Team, start
 from rrg.train.validate import Validation, check_selection, selection_score
+from rrg.train.watchdog import watched
 from rrg.vision.feature_cache import FeatureCache
 
 
@@ -42,30 +43,32 @@ def train(loaded: Loaded[Recipe]) -> Path:
 
     Raises:
         Interrupted: a signal asked to leave; a checkpoint of the step it names is written, the same command carries on.
+        RunError: a process of the run is gone, hangs or has no memory left.
     """
     phases.reset()
     with StopRequest().listening() as stop:
-        team = start(loaded.value.train.threads)
+        team = start(loaded.value.train.threads, loaded.value.train.hang_seconds)
         root = Path(loaded.value.output)
         directory = RunDirectory(root)
-        new = team.lead(lambda: directory.open(loaded))
-        try:
-            if not directory.done.exists():
-                check_inputs(loaded.value, ("train", "val"))
-            for name in loaded.value.stages:
-                Run(stage_recipe(loaded, name), root, team, stop).train()
-            Run(loaded, root, team, stop).train()
-        except (UserError, OSError):
-            if new and team.leads:
-                directory.abandon()
-            raise
-        except Interrupted as left:
-            if team.leads:
-                write_json(directory.interrupted, {"signal": left.why, "step": left.step})
-            if left.step is not None:  # all ranks leave before the same step
-                team.end()
-            raise
-        team.end()
+        with watched(team, loaded.value.train.hang_seconds, directory.failures):
+            new = team.lead(lambda: directory.open(loaded))
+            try:
+                if not directory.done.exists():
+                    check_inputs(loaded.value, ("train", "val"))
+                for name in loaded.value.stages:
+                    Run(stage_recipe(loaded, name), root, team, stop).train()
+                Run(loaded, root, team, stop).train()
+            except (UserError, OSError):
+                if new and team.leads:
+                    directory.abandon()
+                raise
+            except Interrupted as left:
+                if team.leads:
+                    write_json(directory.interrupted, {"signal": left.why, "step": left.step})
+                if left.step is not None:  # all ranks leave before the same step
+                    team.end()
+                raise
+            team.end()
         return root
 
 

@@ -38,6 +38,7 @@ FREE = (
     "train.keep",
     "train.log_every",
     "train.threads",
+    "train.hang_seconds",
     "generate.",
     "score.",
 )
@@ -75,6 +76,7 @@ class RunDirectory:
         self.nonfinite = root / "nonfinite.jsonl"
         self.done = root / "done.json"
         self.interrupted = root / "interrupted.json"
+        self.failures = root / "failures"
         self.language = root / "language"
         self.connector = root / "connector.safetensors"
 

@@ -6,7 +6,6 @@ would then train alone on everything. So the world size and the kind of distribu
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from rrg.errors import UserError
 from rrg.train.phases import phases
-
-_TIMEOUT = datetime.timedelta(minutes=30)
+from rrg.train.watchdog import collective_timeout
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,10 @@ class Team:
             dist.destroy_process_group()
 
 
-def start(threads: int = 0) -> Team:
+def start(threads: int = 0, hang_seconds: float = 0) -> Team:
     """Join the run's processes, as `accelerate launch`, `torchrun` or nobody started them.
+
+    `hang_seconds` are `train.hang_seconds`, which the time that a collective operation may take follows.
 
     Raises:
         UserError: the launcher started more processes than came together.
@@ -105,7 +105,7 @@ def start(threads: int = 0) -> Team:
     share_cores(threads)
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
     if promised > 1:
-        handlers.append(InitProcessGroupKwargs(backend=None if has_gpu else "gloo", timeout=_TIMEOUT))
+        handlers.append(InitProcessGroupKwargs(backend=None if has_gpu else "gloo", timeout=collective_timeout(hang_seconds)))
     accelerator = Accelerator(
         mixed_precision="no",  # the step sets autocast itself: stages of one recipe may differ
         kwargs_handlers=handlers,
