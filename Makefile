@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+WORKERS ?= 2
 
 .PHONY: help setup demo demo-small test quick kernels-proof lint types clean
 
 help:
 	@echo "make demo    set up, then the main job for real: films -> shards -> training -> reports -> scores -> a page"
-	@echo "make test    set up, then all tests"
-	@echo "make quick   the tests that need no second process, browser or pretrained weights"
+	@echo "make test    set up, then all tests, in two processes at a time (WORKERS=8 on a larger machine)"
+	@echo "make quick   the tests that need no second process, browser, cluster or pretrained weights"
 	@echo "make kernels-proof   compile every kernel for sm_80 and sm_90: registers, spills, shared memory"
 	@echo "make lint    ruff, types, shellcheck"
 	@echo "make clean   remove what make made (not your runs)"
@@ -27,10 +28,10 @@ demo-small: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" RRG_DEMO=small tools/demo.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -q -m "not multiprocess and not slow and not embedded and not browser"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not multiprocess and not slow and not embedded and not browser and not slurm"
 
 kernels-proof: $(STAMP)
 	$(BIN)/python -m rrg_kernels.proof
