@@ -11,7 +11,7 @@ EXAMPLE = """examples:
   accelerate launch --config_file configs/accelerate/cpu_2.yaml launcher/train.py r2gengpt_iu data.shards=shards/iu
 
 Running the same command again carries on where the run stopped. `rrg config show RECIPE` prints every setting.
-SIGTERM, SIGUSR1 or Ctrl-C: a checkpoint is written, the exit code is 75 ($RRG_INTERRUPTED_EXIT); Ctrl-C again leaves at once."""
+SIGTERM, SIGUSR1 or Ctrl-C: a checkpoint is written, the exit code is 75; Ctrl-C again leaves at once."""
 
 
 def register(commands: argparse._SubParsersAction) -> None:
@@ -50,4 +50,4 @@ def _left(why: str, step: int | None) -> int:
     if os.environ.get("RANK", "0") == "0":
         where = "before the first step" if not step else f"after step {step}, of which there is a checkpoint"
         sys.stderr.write(f"rrg: interrupted by {why} {where}; the same command carries on\n")
-    return int(os.environ.get("RRG_INTERRUPTED_EXIT", EXIT_INTERRUPTED))
+    return EXIT_INTERRUPTED
