@@ -22,6 +22,7 @@ COMMANDS = {
     "score": "score a predictions file, with controls and intervals",
     "compare": "systems side by side, with tests",
     "metrics": "clinical metrics in environments of their own",
+    "sweep": "many settings and seeds of a recipe, as jobs",
     "view": "one HTML page of a run",
     "export": "a run as a folder to hand on, with a model card",
     "bench": "measure the parts beside what others use",

@@ -1,0 +1,139 @@
+"""A picture for every axis of a sweep: metrics over the axis, means with intervals, a dot for every seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rrg.sweep.harvest import CellRow, ScoreTable
+from rrg.sweep.naming import short_keys, value_words
+
+_PANELS = 4
+_LINES = 8  # of other settings that are told apart by colour
+_LOG = 20.0  # numbers that span more than this are drawn on a logarithmic axis
+_NAMES = {
+    "findings_micro_f1": "findings, micro F1",
+    "findings_macro_f1": "findings, macro F1",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+}
+
+
+def plot_axes(table: ScoreTable, folder: Path, stem: str) -> list[Path]:
+    """Draw `STEM.AXIS.png` for every axis with more than one value; their paths."""
+    axes = list(table.rows[0].values)
+    names = short_keys(axes)
+    written = []
+    for axis in axes:
+        places = list({value_words(row.values[axis]): row.values[axis] for row in table.rows}.values())
+        if len(places) > 1:
+            path = folder / f"{stem}.{names[axis].replace('+', '-')}.png"
+            _draw(table, axis, places, path)
+            written.append(path)
+    return written
+
+
+def _draw(table: ScoreTable, axis: str, places: Sequence[Any], path: Path) -> None:
+    """One figure: a panel per metric, a line per combination of the other axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    from rrg.shards.storage import replacing
+
+    metrics = list(dict.fromkeys((table.by, *table.metrics)))[:_PANELS]
+    columns = min(2, len(metrics))
+    rows = math.ceil(len(metrics) / columns)
+    canvas = Canvas(figsize=(5.2 * columns, 3.4 * rows), layout="constrained")
+    FigureCanvasAgg(canvas)
+    numbers = all(isinstance(place, (int, float)) and not isinstance(place, bool) for place in places)
+    at = {value_words(place): float(place) if numbers else float(spot) for spot, place in enumerate(places)}
+    lines = _lines(table, axis)
+    for spot, metric in enumerate(metrics):
+        panel = canvas.add_subplot(rows, columns, spot + 1)
+        for number, (name, members) in enumerate(lines.items()):
+            _line(panel, metric, axis, members, at, name, number, numbers, len(lines), table.best)
+        _dress(panel, metric, axis, places, at, numbers, table)
+    handles, words = canvas.axes[0].get_legend_handles_labels()
+    if 1 < len(lines) <= _LINES:
+        canvas.legend(handles, words, loc="outside lower center", ncols=min(3, len(lines)), fontsize="small", frameon=False)
+    canvas.suptitle(_title(table, lines), fontsize="medium")
+    with replacing(path) as file:
+        canvas.savefig(file, format="png", dpi=120)
+
+
+def _lines(table: ScoreTable, axis: str) -> dict[str, list[CellRow]]:
+    """The cells that differ on this axis only, by the words of what they share."""
+    others = short_keys([name for name in table.rows[0].values if name != axis])
+    found: dict[str, list[CellRow]] = {}
+    for row in table.rows:
+        shared = ", ".join(f"{short} {value_words(row.values[name])}" for name, short in others.items())
+        found.setdefault(shared, []).append(row)
+    return found
+
+
+def _line(
+    panel: Any,
+    metric: str,
+    axis: str,
+    members: Sequence[CellRow],
+    at: dict[str, float],
+    name: str,
+    number: int,
+    numbers: bool,
+    lines: int,
+    best: str,
+) -> None:
+    shown = [(at[value_words(row.values[axis])], row) for row in members if metric in row.figures]
+    shown.sort(key=lambda pair: pair[0])
+    if not shown:
+        return
+    colour = f"C{number}" if lines <= _LINES else "0.6"
+    shift = 0.0 if numbers or lines == 1 else 0.5 * (number / max(1, lines - 1) - 0.5)  # bars of one place stand side by side
+    x = [place + shift for place, _ in shown]
+    figures = [row.figures[metric] for _, row in shown]
+    y = [figure.mean for figure in figures]
+    bars = [figure.interval or (figure.mean, figure.mean) for figure in figures]
+    below_above = [
+        [mean - low for mean, (low, _) in zip(y, bars, strict=True)],
+        [high - mean for mean, (_, high) in zip(y, bars, strict=True)],
+    ]
+    panel.errorbar(
+        x, y, yerr=below_above, fmt="o-" if numbers else "o", color=colour, capsize=3, markersize=5, linewidth=1.2, label=name
+    )
+    for place, figure in zip(x, figures, strict=True):
+        if len(figure.values) > 1:
+            panel.plot([place] * len(figure.values), figure.values, "_", color=colour, markersize=9, alpha=0.7)
+    for place, (_, row) in zip(x, shown, strict=True):
+        if row.cell == best:
+            panel.plot([place], [row.figures[metric].mean], "*", color="black", markersize=11, zorder=5)
+
+
+def _dress(
+    panel: Any, metric: str, axis: str, places: Sequence[Any], at: dict[str, float], numbers: bool, table: ScoreTable
+) -> None:
+    """Scales and words of a panel."""
+    panel.set_ylabel(
+        _NAMES.get(metric, metric.replace("bleu_", "BLEU-")) + ("" if table.higher[metric] else " (lower is better)")
+    )
+    panel.set_xlabel(axis)
+    panel.grid(axis="y", color="0.9")
+    panel.set_axisbelow(True)
+    ticks = [at[value_words(place)] for place in places]
+    if numbers and min(ticks) > 0 and max(ticks) / min(ticks) > _LOG:
+        panel.set_xscale("log")
+    if len(places) <= 10:
+        words = [value_words(place) for place in places]
+        turned = sum(map(len, words)) > 40
+        panel.set_xticks(ticks, words, rotation=30 if turned else 0, ha="right" if turned else "center")
+        panel.set_xticks([], minor=True)
+
+
+def _title(table: ScoreTable, lines: dict[str, list[CellRow]]) -> str:
+    counts = sorted({len(row.seeds) for row in table.rows if row.seeds})
+    seeds = f"{'/'.join(map(str, counts))} seeds" if counts != [1] else "1 seed"
+    missing = sum(len(row.missing) for row in table.rows)
+    more = f"; {missing} trials missing" if missing else ""
+    others = f"; {len(lines)} lines of other settings" if len(lines) > _LINES else ""
+    return f"{table.split}, protocol {table.protocol}, {table.studies} studies, {seeds}, 95 % intervals{more}{others}"
