@@ -7,6 +7,7 @@ from rrg.batching.batch import Batch, Prefix
 from rrg.batching.feed import SplitFeed
 from rrg.config.context import BuildContext
 from rrg.errors import UserError
+from rrg.language.admission import admit
 from rrg.language.decoding import Decoding
 from rrg.model import build_model
 from rrg.recipe import load_recipe
@@ -206,7 +207,7 @@ def test_the_head_refuses_families_whose_logits_it_does_not_know(drawn_shards):
     built = system(drawn_shards)
     built.model.language.head.scale = 3.0
     with pytest.raises(UserError, match="logits"):
-        built.model.language.head.verify()
+        admit(built.model.language.model, built.model.language.head)
 
 
 def test_label_rows_are_selected_before_the_head(drawn_shards):

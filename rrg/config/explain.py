@@ -33,9 +33,10 @@ def differences(left: Any, right: Any) -> list[Difference]:
 
 
 def told(left: Any, right: Any) -> list[Difference]:
-    """`differences` as one tells them: a free mapping (as `train.select`) is one value, and what a kind brings along at its
-    default needs no word where the other side's kind has no such option."""
+    """`differences` as one tells them: a free mapping (as `train.select`) is one value, a section that only one side's kind has
+    (as `language.lora`) is one value with what is not its default, and what a kind brings along at its default needs no word."""
     a, b = ({key: (value, usual) for key, value, usual in _leaves(side)} for side in (left, right))
+    a, b = _gathered(a, b), _gathered(b, a)
     rows = []
     for key in [*a, *(key for key in b if key not in a)]:
         (one, _), (two, _) = (side.get(key, (ABSENT, False)) for side in (a, b))
@@ -43,6 +44,20 @@ def told(left: Any, right: Any) -> list[Difference]:
         if one != two and not (implied and not key.endswith(".kind")):
             rows.append(Difference(key, one, two))
     return rows
+
+
+def _gathered(side: dict[str, tuple[Any, bool]], other: dict[str, tuple[Any, bool]]) -> dict[str, tuple[Any, bool]]:
+    """`side` with each section below a part (as `language.lora`) that `other` has nothing of as one mapping of what was set."""
+    result: dict[str, tuple[Any, bool]] = {}
+    theirs = {key.rpartition(".")[0] for key in other}
+    for key, (value, usual) in side.items():
+        parent, _, name = key.rpartition(".")
+        if parent.count(".") == 0 or parent in theirs or f"{parent}.kind" in side:
+            result[key] = (value, usual)
+        else:
+            held = result.get(parent, ({}, True))[0]
+            result[parent] = (held if usual else {**held, name: value}, usual and not held)
+    return result
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any, bool]]:

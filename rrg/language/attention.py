@@ -38,6 +38,23 @@ def choose_attention(setting: str, dtype: str) -> AttentionChoice:
     return AttentionChoice(SDPA, obstacle)
 
 
+def attention_of(config: Any, setting: str, dtype: str) -> str:
+    """`choose_attention` for the model of `config`: under `auto`, the first of flash-attn, SDPA and eager that its family offers.
+
+    Raises:
+        UserError: flash_attention_2 is asked for and cannot run.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    chosen = choose_attention(setting, dtype).name
+    if setting != "auto" or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return chosen
+    family = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if chosen == FLASH and not getattr(family, "_supports_flash_attn", False):
+        chosen = SDPA
+    return chosen if chosen == FLASH or getattr(family, "_supports_sdpa", False) else EAGER
+
+
 def _flash_obstacle(dtype: str) -> str | None:
     from transformers.utils import is_flash_attn_2_available
 

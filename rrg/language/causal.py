@@ -7,6 +7,7 @@ P = 1 + Nb + M + Na tokens before the report.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from rrg.batching.batch import Batch, Prefix
+from rrg.errors import UserError
+from rrg.language.admission import admit
 from rrg.language.attention import FLASH, packed_hidden
 from rrg.language.decoding import Decoding
+from rrg.language.gaps import closed
 from rrg.language.head import ReportHead
 from rrg.language.prompts import Prompt
 
@@ -41,10 +45,11 @@ class CausalLanguage(nn.Module):
         self.tokenizer = tokenizer
         self.options = options
         self.prompt = Prompt.parse(options.whole_prompt)
+        self.synced = False  # whether generation goes on until every process is done: where weights are gathered as it goes
         self._set_training(options)
         self.head = ReportHead(model)
         if tokenizer is not None:
-            self.head.verify()
+            admit(model, self.head)
 
     def _set_training(self, options: CausalOptions) -> None:
         if options.train != "full":
@@ -70,32 +75,47 @@ class CausalLanguage(nn.Module):
         return self
 
     def _mark_recomputing(self) -> None:
-        """The library recomputes only in layers that say they train: their own flag is set, what is inside (dropout) stays."""
+        """The library recomputes only in layers that say they train; inside, they are as still as the rest (no dropout)."""
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        for module in self.model.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                module.training = True
+        layers: list[Any] = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer.training = True
+            if not isinstance(layer._gradient_checkpointing_func, _StillRecomputing):
+                layer._gradient_checkpointing_func = _StillRecomputing(layer._gradient_checkpointing_func)
 
     @property
     def width(self) -> int:
-        return int(self.model.config.hidden_size)
+        """H, of the input embeddings: what a prefix has to have. A few families widen them inside."""
+        return int(self.embedding.embedding_dim)
 
     @property
     def embedding(self) -> nn.Embedding:
         return self.model.get_input_embeddings()
 
     @property
+    def embedding_std(self) -> float:
+        """Standard deviation of what `embed` gives. Some families (Gemma 3) scale the table's rows in the embedding itself."""
+        table = self.embedding.weight.detach()
+        some = torch.arange(min(64, len(table)), device=table.device)
+        scale = self.embed(some).detach().float().norm() / table[some].float().norm().clamp_min(1e-12)
+        return float(table.float().std() * scale)
+
+    @property
     def packs(self) -> bool:
-        """Whether the loss runs the studies of a batch end to end: where attention goes by cumulative lengths."""
-        return self.model.config._attn_implementation == FLASH
+        """Whether the loss runs the studies of a batch end to end: where attention goes by cumulative lengths, and no state is
+        carried from one token to the next beside it."""
+        return self.model.config._attn_implementation == FLASH and not getattr(self.model, "_is_stateful", False)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [...] to input embeddings [..., H]."""
         return self.embedding(ids)
 
     def sequence(self, prefix: Prefix | None, batch: Batch, *, report: bool) -> tuple[Tensor, Tensor]:
-        """(inputs_embeds [B, T, H], mask [B, T] bool) of the prompt, with the report tokens appended if `report`."""
+        """(inputs_embeds [B, T, H], mask [B, T] bool) of the prompt, with the report tokens appended if `report`.
+
+        The real tokens of a row stand side by side: padding is on the right with reports, on the left where one is to be written.
+        """
         B, device = len(batch), batch.before_ids.device
         pieces: list[Tensor] = []
         masks: list[Tensor] = []
@@ -113,22 +133,19 @@ class CausalLanguage(nn.Module):
         add(self.embed(batch.after_ids), batch.after_mask)
         if report:
             add(self.embed(batch.report_ids), batch.report_mask)
-        return torch.cat(pieces, 1), torch.cat(masks, 1)
+        return closed(torch.cat(pieces, 1), torch.cat(masks, 1), "right" if report else "left")
 
     def loss(self, prefix: Prefix | None, batch: Batch) -> LanguageOutput:
         """Next-token loss of the report tokens given the prefix (spec r2gengpt §3); rows are selected before the head."""
         embeds, mask = self.sequence(prefix, batch, report=True)
-        L = batch.report_ids.shape[1]
-        start = embeds.shape[1] - L
-        # Right padding needs no mask under causal attention; holes before the report do.
-        holes = not bool(mask[:, :start].all())
-        arguments = {"attention_mask": mask, "position_ids": mask.cumsum(1).sub(1).clamp_min(0)} if holes else {}
         decoder = self.model.get_decoder()
         if self.packs:
             hidden = packed_hidden(decoder, embeds, mask)
-        else:
-            hidden = decoder(inputs_embeds=embeds, use_cache=False, **arguments).last_hidden_state
-        rows = hidden[:, start - 1 : start - 1 + L][batch.report_mask]
+        else:  # right padding needs no mask where no token sees a later one
+            hidden = decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        first = mask.sum(1) - batch.report_mask.sum(1)  # the place of each report's first token
+        studies, tokens = batch.report_mask.nonzero(as_tuple=True)
+        rows = hidden[studies, first[studies] + tokens - 1]
         nll = self.head.rows(rows, batch.report_ids[batch.report_mask])
         return LanguageOutput(nll, int(nll.numel()))
 
@@ -147,6 +164,7 @@ class CausalLanguage(nn.Module):
                 eos_token_id=end,
                 pad_token_id=end if pad is None else pad,
                 logits_processor=self._guidance(prefix, batch, decoding),
+                synced_gpus=self.synced,
                 **decoding.arguments(),
             )
         return [self._text(row, end) for row in ids.tolist()]
@@ -157,6 +175,11 @@ class CausalLanguage(nn.Module):
             return []
         from rrg.language.guidance import Guidance
 
+        if getattr(self.model, "_is_stateful", False):
+            raise UserError(
+                f"generate.guidance: {type(self.model).__name__} keeps a recurrent state, which guidance cannot carry along; "
+                "write guidance: 1.0"
+            )
         embeds, mask = self.sequence(None, batch, report=False)
         return [Guidance(self.model, embeds, mask, decoding.guidance, decoding.guidance_plausibility)]
 
@@ -175,3 +198,24 @@ class CausalLanguage(nn.Module):
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+class _StillRecomputing:
+    """A layer's checkpointing function, with the layer in evaluation mode whenever it runs: OPT's layers drop out by their own
+    flag."""
+
+    def __init__(self, checkpoint: Any) -> None:
+        self._checkpoint = checkpoint
+
+    def __call__(self, run: Any, *arguments: Any) -> Any:
+        """`run` is the layer's forward bound to it, as the library hands it over."""
+        return self._checkpoint(functools.partial(self._still, run), *arguments)
+
+    @staticmethod
+    def _still(run: Any, *arguments: Any) -> Any:
+        layer, before = run.args[0], run.args[0].training
+        layer.training = False
+        try:
+            return run(*arguments)
+        finally:
+            layer.training = before

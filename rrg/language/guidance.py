@@ -10,12 +10,15 @@ H width, W vocabulary.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
+
+from rrg.language.admission import positions_of
 
 
 class Guidance(LogitsProcessor):
@@ -29,6 +32,7 @@ class Guidance(LogitsProcessor):
         self._model, self._scale, self._plausibility = model, scale, plausibility
         self._embeds: Tensor | None = embeds
         self._mask = mask.long()
+        self._last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         self._cache: Any = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -45,15 +49,11 @@ class Guidance(LogitsProcessor):
         else:
             inputs = {"input_ids": input_ids[:, -1:]}
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
-        positions = self._mask.cumsum(1).sub(1).clamp_min(0)[:, -next(iter(inputs.values())).shape[1] :]
-        output = self._model(
-            **inputs,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        width = next(iter(inputs.values())).shape[1]
+        known = positions_of(self._model, self._mask)
+        if "position_ids" in known:
+            known["position_ids"] = known["position_ids"][:, -width:]
+        output = self._model(**inputs, **known, past_key_values=self._cache, use_cache=True, **self._last)
         self._cache = output.past_key_values
         return output.logits[:, -1].float()
 

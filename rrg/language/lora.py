@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rrg.errors import UserError
 
@@ -24,7 +24,7 @@ def apply_lora(model: Any, options: LoraOptions) -> None:
     """Add LoRA to `model` in place; only its matrices require gradients afterwards.
 
     Raises:
-        UserError: a target that matches no Linear.
+        UserError: a target that matches no Linear, or one that cannot carry LoRA in this family.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -35,18 +35,24 @@ def apply_lora(model: Any, options: LoraOptions) -> None:
         bias="none",
         target_modules=_targets(model, options.targets),
     )
-    inject_adapter_in_model(config, model)
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:  # a Linear that the family reads without calling it, as Mamba's out_proj
+        raise UserError(f"language.lora.targets: {str(error).splitlines()[0]}") from None
     model.peft_config = {"default": config}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
 
-def _targets(model: Any, asked: list[str]) -> list[str] | str:
-    """peft's target names. Raises UserError for one that matches no Linear."""
+def _targets(model: Any, asked: list[str]) -> list[str]:
+    """peft's target names; GPT-2 calls its Linears Conv1D. Raises UserError for one that matches no Linear."""
+    from transformers.pytorch_utils import Conv1D
+
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     if asked == [ALL_LINEAR]:
-        return ALL_LINEAR  # the library leaves the output head out, whatever the family calls it
+        head = model.get_output_embeddings()
+        return [name for name in names if model.get_submodule(name) is not head]
     targets = asked or ["q_proj", "v_proj"]
-    names = [name for name, module in model.named_modules() if type(module).__name__ == "Linear"]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             endings = sorted({name.rsplit(".", 1)[-1] for name in names})

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from rrg.batching.tokenise import encode
 from rrg.config.context import BuildContext
 from rrg.errors import UserError
 from rrg.language.architectures import published_config
-from rrg.language.attention import SDPA, choose_attention
+from rrg.language.attention import SDPA, attention_of, choose_attention
 from rrg.language.tokenizer import kept_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any,
     if context.meta:
         return _meta_model(options), None
     folder = _resolve(options.name, context)
-    attention = choose_attention(options.attention, options.dtype).name
     try:
+        attention = attention_of(AutoConfig.from_pretrained(folder), options.attention, options.dtype)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, options.dtype), attn_implementation=attention, output_loading_info=True
@@ -116,8 +116,6 @@ def _meta_model(options: CausalOptions) -> Any:
     config = published_config(options.name)
     if config is None:
         try:
-            from transformers import AutoConfig
-
             config = AutoConfig.from_pretrained(options.name, local_files_only=True)
         except (OSError, ValueError):
             raise UserError(f"language.name: the shape of {options.name!r} is not known without its files") from None
