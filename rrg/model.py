@@ -19,6 +19,7 @@ from rrg.language.family import LANGUAGE
 from rrg.objectives.family import OBJECTIVE
 from rrg.objectives.report import Outputs
 from rrg.recipe import Recipe
+from rrg.towers import TwoTowers, build_towers
 from rrg.vision.family import VISION
 
 
@@ -72,15 +73,20 @@ class ReportGenerator(nn.Module):
         return self.language.generate(self.prefix(batch)[1], batch, decoding)
 
 
-def build_model(recipe: Recipe, context: BuildContext) -> ReportGenerator:
-    """Build every part of `recipe`. Initial weights come from torch's generator: seed it first."""
+def build_model(recipe: Recipe, context: BuildContext) -> ReportGenerator | TwoTowers:
+    """Build every part of `recipe`: a report generator, or two towers where its language part writes nothing.
+
+    Initial weights come from torch's generator: seed it first.
+    """
+    if not recipe.writes:
+        return build_towers(recipe, context)
     vision = VISION.build(recipe.vision, context=context)
     language = LANGUAGE.build(recipe.language, context=context)
-    weight = language.embedding.weight
     context.facts.update(
+        vision=vision,
         vision_width=None if vision is None else vision.width,
         language_width=language.width,
-        embedding_std=None if context.meta else float(weight.detach().float().std()),
+        embedding_std=None if context.meta else language.embedding_std,
         embed=language.embed,
         prior=recipe.data.prior == "films",
         language=language,

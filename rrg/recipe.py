@@ -19,7 +19,7 @@ from rrg.data.protocols import PROTOCOLS, get_protocol
 from rrg.errors import UserError
 from rrg.language.decoding import Decoding
 from rrg.language.family import LANGUAGE
-from rrg.objectives.family import OBJECTIVE
+from rrg.objectives.family import OBJECTIVE, PAIRED
 from rrg.observations.options import ObservationOptions
 from rrg.shards.reading import Reading
 from rrg.vision.family import VISION
@@ -91,6 +91,8 @@ class AugmentOptions:
     resize: int = option(256, "random_crop: shorter side before the crop to the input size")
     brightness: float = option(0.0, "largest change of brightness, as a share")
     contrast: float = option(0.0, "largest change of contrast, as a share")
+    shear: float = option(0.0, "affine: largest shear along the rows, in degrees")
+    pair_prior: bool = option(False, "a study's films and its prior's are changed alike, plane by plane")
     flip: float = option(0.0, "probability of mirroring left and right; off, for it puts the heart on the wrong side")
 
     def augmentation(self) -> Augmentation:
@@ -150,23 +152,29 @@ class Recipe:
         """Whether n-grams go with the films of a study; a text-only stage inherits the section and reads none."""
         return bool(self.observations.ngrams) and self.vision.kind != "none"
 
+    @property
+    def writes(self) -> bool:
+        """Whether what is trained writes reports; two towers with a shared space do not."""
+        return bool(getattr(self.language, "writes", True))
+
     def check(self, path: str) -> None:
         for key in ("name", "output"):
             if not getattr(self, key).strip():
                 raise UserError(f"{key}: empty; write a name for the run, and the folder it is kept in")
         check_choice("strategy", self.strategy, STRATEGIES)
+        self._check_towers()
         self._check_views()
         self._check_ngrams()
         if self.vision.kind == "none" and self.connector.kind not in ("none", "words"):
             raise UserError(f"connector.kind: {self.connector.kind!r} needs films, and vision.kind is none")
-        if self.vision.kind != "none" and self.connector.kind in ("none", "words"):
+        if self.vision.kind != "none" and self.writes and self.connector.kind in ("none", "words"):
             raise UserError(
                 f"connector.kind: {self.connector.kind!r} takes no film; write vision.kind: none, or another connector"
             )
         if self.vision.kind == "none" and self.train.validate_reports and self.train.validate_every:
             raise UserError("train.validate_reports: a text-only stage writes no reports of films; write false")
         for name, objective in self.objectives.items():
-            if objective.kind in ("words", "observations", "mine") and self.vision.kind == "none":
+            if objective.kind in ("words", "observations", "mine", "infonce") and self.vision.kind == "none":
                 raise UserError(f"objectives.{name}: needs films, and vision.kind is none; write {name}: null")
             if objective.kind == "mine" and not getattr(self.connector, "align", False):
                 raise UserError(f"objectives.{name}: needs connector.align: true, on one that has it; or write {name}: null")
@@ -184,6 +192,35 @@ class Recipe:
             raise UserError("objectives: none; write at least report: {kind: report}")
         if getattr(self.vision, "cache", "") and self.augment.augmentation().active:
             raise UserError("vision.cache: cached features and augment.* exclude each other; clear one of them")
+
+    def _check_towers(self) -> None:
+        """Two towers (language.kind: text) and a report generator have other connectors and objectives."""
+        paired = [name for name, objective in self.objectives.items() if objective.kind in PAIRED]
+        others = [name for name in self.objectives if name not in paired]
+        if self.writes:
+            if self.connector.kind == "shared_space" or self.vision.kind == "mrm":
+                raise UserError(
+                    f"language.kind: {self.language.kind!r} writes reports, and vision {self.vision.kind}, connector "
+                    f"{self.connector.kind} align films with reports; write language.kind: text, or other parts"
+                )
+            if paired:
+                raise UserError(f"objectives.{paired[0]}: compares two towers; write language.kind: text, or {paired[0]}: null")
+            return
+        if self.connector.kind != "shared_space" or self.vision.kind == "none":
+            raise UserError(
+                "language.kind: text aligns reports with films; write connector.kind: shared_space, and a vision.kind that reads "
+                "films"
+            )
+        if others:
+            raise UserError(f"objectives.{others[0]}: a text tower writes no report; write {others[0]}: null")
+        if any(objective.kind == "masked_image" for objective in self.objectives.values()) and self.vision.kind != "mrm":
+            raise UserError("objectives: masked_image needs the image decoder of vision.kind: mrm; write masked_image: null")
+        if self.train.validate_reports:
+            raise UserError("train.validate_reports: a text tower writes none; write false")
+        if getattr(self.vision, "cache", "") or self.data.stitch or self.reads_ngrams:
+            raise UserError("language.kind: text reads films as they are; write vision.cache: '', data.stitch: false, no n-grams")
+        if self.vision.kind == "mrm" and (self.data.views not in ("frontal", "frontal_lateral") or self.data.max_views > 2):
+            raise UserError("data.views: vision.kind mrm has a place for one frontal and one lateral film; write frontal_lateral")
 
     def _check_ngrams(self) -> None:
         if self.vision.kind == "none":

@@ -7,18 +7,20 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from rrg.batching.films import Films
+from rrg.batching.report_text import ReportReader
 from rrg.batching.tokenise import Tokeniser, words_of
 from rrg.config.context import BuildContext
 from rrg.data.cleaning import CLEANINGS
 from rrg.data.protocols import section_text
 from rrg.errors import UserError
 from rrg.language.prompts import Prompt
-from rrg.model import ReportGenerator, build_model
+from rrg.model import build_model
 from rrg.observations.study_ngrams import StudyNgrams
 from rrg.recipe import Recipe
 from rrg.shards.reader import DamagedSample, ShardSet
@@ -79,13 +81,22 @@ def _texts(shards: ShardSet, recipe: Recipe) -> list[str]:
     return texts
 
 
+def _tokeniser(model: Any, recipe: Recipe) -> Any:
+    """What turns a study into the ids that the language part reads."""
+    data, language = recipe.data, recipe.language
+    settings = {"section": data.section, "cleaning": data.cleaning, "max_report_tokens": language.max_report_tokens}
+    if not recipe.writes:
+        return ReportReader(model.language.tokenizer, shuffle=language.shuffle_sentences, share=language.masked, **settings)
+    return Tokeniser(model.language.tokenizer, Prompt.parse(language.whole_prompt), **settings)
+
+
 @dataclass
 class System:
     """`root` is the run directory of the recipe, or of the recipe that a stage belongs to: tokenizers and stages live there."""
 
     recipe: Recipe
-    model: ReportGenerator
-    tokeniser: Tokeniser
+    model: Any  # a ReportGenerator, or TwoTowers
+    tokeniser: Any  # a Tokeniser, or a ReportReader
     root: Path | None
     ngrams: StudyNgrams | None = None
 
@@ -98,14 +109,7 @@ class System:
         context = BuildContext(run=root, train_texts=texts, ngrams=None if ngrams is None else ngrams.table.ngrams)
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, context)
-        tokeniser = Tokeniser(
-            model.language.tokenizer,
-            Prompt.parse(recipe.language.whole_prompt),
-            section=recipe.data.section,
-            cleaning=recipe.data.cleaning,
-            max_report_tokens=recipe.language.max_report_tokens,
-        )
-        return cls(recipe, model, tokeniser, root, ngrams)
+        return cls(recipe, model, _tokeniser(model, recipe), root, ngrams)
 
     @functools.cached_property
     def _store(self) -> FeatureStore:

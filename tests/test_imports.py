@@ -19,6 +19,7 @@ ORDER = [
     "objectives",
     "recipe",
     "stages",
+    "towers",
     "model",
     "system",
     "strategy",

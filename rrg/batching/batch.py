@@ -39,6 +39,8 @@ class Batch:
     labels: Tensor | None = None  # [B, 14] int8 in the order of OBSERVATIONS: 1, 0, -1, and 2 where not mentioned; training only
     ngram_ids: Tensor | None = None  # [B, K] long, places in the n-gram table; None where the recipe reads no n-grams
     ngram_mask: Tensor | None = None  # [B, K] bool; a study may have none
+    masked: Tensor | None = None  # [B, L] bool: report tokens that a text tower is to predict; None where none are drawn
+    draws: Tensor | None = None  # [B] long: what random choices about a study are seeded by, whoever makes them
     truncated: int = 0  # reports whose end was cut at max_report_tokens
     priors_absent: int = 0  # studies whose prior is wanted and linked, but not in the shards
 
@@ -78,3 +80,4 @@ class Prefix:
     embeds: Tensor  # [B, M, H]
     mask: Tensor | None = None  # [B, M] bool; None where every token is real
     code: Tensor | None = None  # [B, k]: the image side of an alignment objective, where the connector has one
+    maps: Tensor | None = None  # [B, S, V, N, d]: per stage and view, what adapters in a text tower look at, where it has such

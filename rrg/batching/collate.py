@@ -20,7 +20,8 @@ class Item:
     """One study, ready to be batched: `films` [V, 3, S, S] or `features` [V, N, D], or neither in text-only stages.
 
     `kinds` and `days` have one entry per view, as in `Batch`; left empty, every view is the study's own, of unknown projection.
-    `ngrams` are places in the n-gram table: None where the recipe reads none, empty where the study has none.
+    `ngrams` are places in the n-gram table: None where the recipe reads none, empty where the study has none. `draw` seeds random
+    choices about the study.
     """
 
     study: str
@@ -32,6 +33,7 @@ class Item:
     days: Sequence[float] = ()
     prior_absent: bool = False
     ngrams: Sequence[int] | None = None
+    draw: int = 0
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -59,6 +61,8 @@ def collate(items: Sequence[Item]) -> Batch:
         labels=torch.tensor([[item.labels.get(name, UNSAID) for name in OBSERVATIONS] for item in items], dtype=torch.int8),
         ngram_ids=ngram_ids,
         ngram_mask=ngram_mask,
+        masked=_masked([item.tokens for item in items], report_ids.shape[1]),
+        draws=torch.tensor([item.draw for item in items], dtype=torch.long),
         truncated=sum(item.tokens.truncated for item in items),
         priors_absent=sum(item.prior_absent for item in items),
     )
@@ -82,6 +86,16 @@ def _ngrams(rows: Sequence[Sequence[int] | None]) -> tuple[Tensor | None, Tensor
     ids, mask = _pad([list(row) for row in rows if row is not None], left=False)
     absent = int(ids.shape[1] == 0)
     return nn.functional.pad(ids, (0, absent)), nn.functional.pad(mask, (0, absent))
+
+
+def _masked(rows: Sequence[Tokens], longest: int) -> Tensor | None:
+    """[B, L] bool, None where nothing was drawn."""
+    if not any(row.masked for row in rows):
+        return None
+    masked = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        masked[place, : len(row.masked)] = torch.tensor(row.masked, dtype=torch.bool)
+    return masked
 
 
 def _stack_views(stacks: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor]:

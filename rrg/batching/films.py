@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,17 +99,19 @@ class Films:
     def item(self, place: Place, tokeniser: Tokeniser, *, augment: bool) -> Item:
         """Raises DamagedSample where a member of the study, or of a prior that is read, cannot be read or decoded."""
         own = self._shown(place.index, place, augment, prior=False)
+        draw = study_draw(self._seed, place.epoch if augment else None, self._key(place, prior=False))
+        tokeniser = tokeniser.drawn(draw, training=augment)
         wanted = self.reads_prior(tokeniser)
         index = self._priors.find(own.study) if wanted else None
         if index is None:
             absent = wanted and own.study.prior is not None
-            return self._item(own, None, tokeniser(own.study), prior_absent=absent)
+            return self._item(own, None, tokeniser(own.study), draw, prior_absent=absent)
         before = self._of_prior(own.study, index, films=self._prior_films, place=place, augment=augment)
         tokens = tokeniser(own.study, before.study if tokeniser.reads_prior else None)
-        return self._item(own, before, tokens)
+        return self._item(own, before, tokens, draw)
 
-    def _item(self, own: Shown, prior: Shown | None, tokens: Tokens, prior_absent: bool = False) -> Item:
-        item = _item(own, prior, tokens, prior_absent)
+    def _item(self, own: Shown, prior: Shown | None, tokens: Tokens, draw: int, prior_absent: bool = False) -> Item:
+        item = dataclasses.replace(_item(own, prior, tokens, prior_absent), draw=draw)
         return item if self._ngrams is None else dataclasses.replace(item, ngrams=self._ngrams.ids(own.study))
 
     @property
@@ -143,13 +146,20 @@ class Films:
             seed=self._seed,
             epoch=place.epoch,
             key=self._key(place, prior),
+            paired=self._augmentation.pair_prior,
         )
         return Shown(sample.study, self._policy.kinds(sample.study.views), films=films)
 
     def _key(self, place: Place, prior: bool) -> str:
         """What augmentation is seeded by: the study, its repetition in the epoch, and whether the film is its prior's."""
         key = self.shards.ids[place.index] + (f"#{place.occurrence}" if place.occurrence else "")
-        return f"{key}/prior" if prior else key
+        return f"{key}/prior" if prior and not self._augmentation.pair_prior else key
+
+
+def study_draw(seed: int, epoch: int | None, key: str) -> int:
+    """What random choices about one study are seeded by: a pure function of seed, epoch (None in evaluation) and study."""
+    text = f"{seed}\0{'evaluation' if epoch is None else epoch}\0{key}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def _item(own: Shown, prior: Shown | None, tokens: Tokens, prior_absent: bool = False) -> Item:

@@ -78,10 +78,11 @@ class Preprocessing:
 class Augmentation:
     """What training does to a film, by strength; evaluation uses none.
 
-    `kind` chooses the geometry: `none`; `affine` turns by up to ±`rotation` degrees, moves by up to ±`translate` of the side and
-    scales by up to 1±`scale`; `random_crop` brings the shorter side to `resize` and cuts a random S×S (R2Gen: 256, then 224; it
-    takes the place of the preprocessing's own resize). `brightness` and `contrast` multiply by 1±strength. `flip` is the
-    probability of mirroring, off unless asked for: it puts the heart on the wrong side.
+    `kind` chooses the geometry: `none`; `affine` turns by up to ±`rotation` degrees, moves by up to ±`translate` of the side,
+    scales by up to 1±`scale` and shears along the rows by up to ±`shear` degrees; `random_crop` brings the shorter side to
+    `resize` and cuts a random S×S (R2Gen: 256, then 224; it takes the place of the preprocessing's own resize). `brightness` and
+    `contrast` multiply by 1±strength. `flip` is the probability of mirroring, off unless asked for: it puts the heart on the
+    wrong side. `pair_prior`: a study and its prior are changed alike, frontal films by one draw and lateral ones by another.
     """
 
     kind: str = "none"
@@ -92,12 +93,15 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     flip: float = 0.0
+    shear: float = 0.0
+    pair_prior: bool = False
 
     def __post_init__(self) -> None:
         _require(self.kind in KINDS, f"augmentation.kind {self.kind!r}: {nearest(self.kind, KINDS)}")
         _require(0 <= self.rotation <= 180, f"augmentation.rotation {self.rotation} must be 0 to 180 degrees")
         for name in ("translate", "scale", "brightness", "contrast"):
             _require(0 <= getattr(self, name) < 1, f"augmentation.{name} {getattr(self, name)} must be at least 0 and below 1")
+        _require(0 <= self.shear < 90, f"augmentation.shear {self.shear} must be at least 0 and below 90 degrees")
         _require(0 <= self.flip <= 1, f"augmentation.flip {self.flip} is a probability; write 0 to 1")
 
     @property
@@ -241,7 +245,7 @@ def _draws(seed: int, epoch: int, study: str, view: int) -> dict[str, float]:
     never shifts the draws of another. The hash is part of the data order: changing it changes every augmented run."""
     key = hashlib.blake2b(f"{seed}\0{epoch}\0{study}\0{view}".encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))
-    names = ("rotation", "right", "down", "scale", "left", "top", "brightness", "contrast", "flip")
+    names = ("rotation", "right", "down", "scale", "left", "top", "brightness", "contrast", "flip", "shear")
     return dict(zip(names, generator.random(len(names)).tolist(), strict=True))
 
 
@@ -260,15 +264,17 @@ def _random_crop(
 
 
 def _affine(image: Image.Image, augmentation: Augmentation, draws: dict[str, float]) -> Image.Image:
-    """Rotation and scale about the centre, then a shift; what comes in from outside is black, as collimation is."""
+    """Rotation, shear and scale about the centre, then a shift; what comes in from outside is black, as collimation is."""
     angle = np.deg2rad((2 * draws["rotation"] - 1) * augmentation.rotation)
     zoom = 1 + (2 * draws["scale"] - 1) * augmentation.scale
     right = (2 * draws["right"] - 1) * augmentation.translate * image.width
     down = (2 * draws["down"] - 1) * augmentation.translate * image.height
+    slant = np.tan(np.deg2rad((2 * draws["shear"] - 1) * augmentation.shear))
     # Pillow asks for the inverse map: output pixel to input pixel.
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
     x, y = image.width / 2, image.height / 2
-    row_x = (cos, sin, x - cos * (x + right) - sin * (y + down))
+    a, b = cos + slant * sin, sin - slant * cos
+    row_x = (a, b, x - a * (x + right) - b * (y + down))
     row_y = (-sin, cos, y + sin * (x + right) - cos * (y + down))
     return image.transform(image.size, Image.Transform.AFFINE, (*row_x, *row_y), Image.Resampling.BICUBIC)
 

@@ -26,10 +26,12 @@ def prepare_pictures(
     seed: int = 0,
     epoch: int = 0,
     key: str = "",
+    paired: bool = False,
 ) -> Tensor:
     """float32 [V, 3, S, S]: the films of `sample` that `policy` chooses, or their one stitched picture (V = 1).
 
-    Augmentation draws are a pure function of (seed, epoch, key, number of the film in the study; 0 for a stitched picture).
+    Augmentation draws are a pure function of (seed, epoch, key, number of the film in the study; 0 for a stitched picture). With
+    `paired` they depend on the film's plane instead of its number, so that a study and its prior under one key are changed alike.
     Raises DamagedSample, of `shard`, where a film does not decode or the study has none.
     """
     import torch
@@ -50,5 +52,6 @@ def prepare_pictures(
     if policy.stitch:  # films are pasted at their full size: reduced decoding would change where each begins
         picture = stitch([read(number, decode) for number in chosen])
         return prepare_pixels(picture, preprocessing, augmentation, **draws)[None]
-    films = [read(number, prepare_film, preprocessing, augmentation, view=number, **draws) for number in chosen]
+    draw_of = {number: int(views[number].plane == "lateral") if paired else number for number in chosen}
+    films = [read(number, prepare_film, preprocessing, augmentation, view=draw_of[number], **draws) for number in chosen]
     return films[0][None] if len(films) == 1 else torch.stack(films)  # one film needs no copy

@@ -26,12 +26,14 @@ def words_of(section: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of one study. `truncated` says that the report's end (and its end symbol) was cut."""
+    """Token ids of one study. `truncated` says that the report's end (and its end symbol) was cut; `masked` tells for each
+    report token whether it is to be predicted from the others, and is empty where nothing was drawn."""
 
     before: list[int]
     after: list[int]
     report: list[int]
     truncated: bool
+    masked: tuple[bool, ...] = ()
 
 
 class Tokeniser:
@@ -47,6 +49,10 @@ class Tokeniser:
         self._constant: tuple[list[int], list[int]] | None = None
         if not prompt.reads_study:
             self._constant = self.blank_prompt()
+
+    def drawn(self, draw: int, *, training: bool) -> Tokeniser:
+        """What reads one study whose random choices `draw` seeds. A report that is to be written is read as it is."""
+        return self
 
     def clean(self, study: Study) -> str:
         """The cleaned target text."""

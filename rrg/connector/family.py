@@ -21,6 +21,8 @@ from rrg.errors import UserError
 if TYPE_CHECKING:
     from rrg.connector.cmeaa import EnhancementAlignmentAdapter
     from rrg.connector.projection import Projection
+    from rrg.connector.unicrossadapter import UniCrossAdapter
+    from rrg.connector.shared_space import SharedSpace
     from rrg.connector.words import WordSlot
 
 CONNECTOR = Family("connector")
@@ -116,6 +118,34 @@ class CmeaaOptions(ProjectionOptions):
 
 
 @dataclass
+class UniCrossAdapterOptions:
+    kind: str = option(
+        "unicrossadapter", "interaction adapters between the stages of two frozen towers, neck, encoder (UniCrossAdapter)"
+    )
+    adapter_width: int = option(64, "width both streams are taken down to (language.adapter_* takes the same)")
+    adapter_heads: int = option(4, "attention heads of the adapters")
+    dropout: float = option(0.1, "in the adapters")
+    zero_up: bool = option(
+        True, "the adapters' paths back start at zero; false: drawn, so that the first step disturbs the towers"
+    )
+    connect: bool = option(False, "a 1x1 convolution beside the attention pool, trained (in the release it is random and frozen)")
+    norm: str = option("group", "in the neck: group (a film's own channels) | batch (of the micro-batch, as published)")
+    width: int = option(512, "of the neck")
+    heads: int = option(8, "attention heads of the neck's gates; with one key they change nothing")
+    layers: int = option(3, "of the encoder")
+    encoder_heads: int = option(8, "attention heads of the encoder")
+    encoder_dropout: float = option(0.1, "in the encoder")
+
+    def check(self, path: str) -> None:
+        check_choice(f"{path}.norm", self.norm, ("group", "batch"))
+        for name in ("adapter_width", "adapter_heads", "width", "heads", "layers", "encoder_heads"):
+            check_number(f"{path}.{name}", getattr(self, name), least=1)
+        for name in ("dropout", "encoder_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{path}.{name}: {getattr(self, name)}; write a probability from 0 to below 1")
+
+
+@dataclass
 class WordsOptions:
     kind: str = option("words", "text-only stages: the image slot holds embeddings of the report's own words, shuffled")
     slots: int = option(24, "prefix tokens M")
@@ -132,6 +162,15 @@ class WordsOptions:
         if not self.keep and not self.observations:
             raise UserError(f"{path}.keep: 0 and observations: 0 show nothing of the report; raise one of them")
         check_number(f"{path}.noise", self.noise, least=0)
+
+
+@dataclass
+class SharedSpaceOptions:
+    kind: str = option("shared_space", "projection heads of two towers into one space (language.kind: text)")
+    width: int = option(128, "its width")
+
+    def check(self, path: str) -> None:
+        check_number(f"{path}.width", self.width, least=1)
 
 
 @dataclass
@@ -170,12 +209,36 @@ def build_cmeaa(options: CmeaaOptions, context: BuildContext) -> EnhancementAlig
     return EnhancementAlignmentAdapter(options, context.facts, ngrams)
 
 
+@CONNECTOR.kind("unicrossadapter", UniCrossAdapterOptions)
+def build_unicrossadapter(options: UniCrossAdapterOptions, context: BuildContext) -> UniCrossAdapter:
+    """UniCrossAdapter's visual side: adapters between the stages of the film tower, fusion neck, encoder."""
+    from rrg.connector.unicrossadapter import UniCrossAdapter
+
+    return UniCrossAdapter(options, context.facts)
+
+
 @CONNECTOR.kind("words", WordsOptions)
 def build_words(options: WordsOptions, context: BuildContext) -> WordSlot:
     """A text-only stand-in for the film: shuffled, noisy embeddings of some of the report's words."""
     from rrg.connector.words import WordSlot
 
     return WordSlot(options, context.facts)
+
+
+@CONNECTOR.kind("shared_space", SharedSpaceOptions)
+def build_shared_space(options: SharedSpaceOptions, context: BuildContext) -> SharedSpace:
+    """Heads that bring films and reports into one space; of patches and words too where an objective compares them."""
+    import torch
+
+    from rrg.connector.shared_space import SharedSpace
+
+    facts = context.facts
+    with torch.device("meta" if context.meta else "cpu"):
+        heads = SharedSpace(
+            options, facts["vision_width"], facts["language_width"], local="local_contrast" in facts["objectives"]
+        )
+    heads.start_text(facts["language"].tensors)
+    return heads
 
 
 @CONNECTOR.kind("none", NoneOptions)

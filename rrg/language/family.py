@@ -13,9 +13,13 @@ from rrg.config.schema import check_choice, option, section
 from rrg.errors import UserError
 from rrg.language.conversation import conversation
 from rrg.language.prompts import Prompt
+from rrg.language.text_options import TextOptions
+from rrg.language.word_options import WordDecoderOptions
 
 if TYPE_CHECKING:
     from rrg.language.causal import CausalLanguage
+    from rrg.language.text_tower import TextTower
+    from rrg.language.word_decoder import WordDecoder
 
 LANGUAGE = Family("language")
 
@@ -43,6 +47,11 @@ class CausalOptions:
     def whole_prompt(self) -> str:
         """The prompt in its conversation. Raises UserError for a conversation that is not known."""
         return conversation(self.template, self.prompt)
+
+    @property
+    def exported(self) -> bool:
+        """Whether a trained model of its own is left in the run directory."""
+        return self.train != "frozen"
 
     def check(self, path: str) -> None:
         Prompt.parse(self.prompt, f"{path}.prompt")
@@ -101,3 +110,22 @@ def build_small_llama(options: SmallLlamaOptions, context: BuildContext) -> Caus
 
     model, tokenizer = make_small_llama(options, context)
     return CausalLanguage(model, tokenizer, options)
+
+
+@LANGUAGE.kind("text", TextOptions)
+def build_text(options: TextOptions, context: BuildContext) -> TextTower:
+    """A BERT beside the film encoder: it reads reports and writes none (alignment, retrieval)."""
+    from rrg.language.text_tower import TextTower
+    from rrg.language.text_weights import load_text
+
+    model, tokenizer, tensors = load_text(options, context)
+    masks = "masked_words" in context.facts["objectives"]
+    return TextTower(model, tokenizer, options, tensors, masks=masks, image=context.facts["vision_width"])
+
+
+@LANGUAGE.kind("word_decoder", WordDecoderOptions)
+def build_word_decoder(options: WordDecoderOptions, context: BuildContext) -> WordDecoder:
+    """A Transformer decoder over words whose input are the features of a frozen text tower with adapters between its layers."""
+    from rrg.language.word_decoder import make_word_decoder
+
+    return make_word_decoder(options, context)

@@ -12,8 +12,13 @@ from rrg.config.schema import check_choice, option
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
+    from rrg.objectives.contrast import Contrast
+    from rrg.objectives.local_contrast import LocalContrast
+    from rrg.objectives.masked import MaskedImage, MaskedWords
     from rrg.objectives.mine import MineAlignment
     from rrg.objectives.observations import ObservationHead
+    from rrg.objectives.prefix_contrast import PrefixContrast
+    from rrg.objectives.prototypes import Prototypes
     from rrg.objectives.report import ReportObjective
     from rrg.objectives.words import WordContrast
 
@@ -62,9 +67,11 @@ class ObservationsOptions:
     weight: float = option(1.0, "factor in the total loss")
     positive_weight: float = option(1.0, "factor on positive labels, for rare observations")
     sharpness: float = option(2.0, "pooling of token logits by log-sum-exp: 0 is the mean, large values the maximum")
+    reads: str = option("tokens", "tokens (the vision part's) | prefix (what the connector makes of them)")
 
     def check(self, path: str) -> None:
         check_number(f"{path}.weight", self.weight, least=0)
+        check_choice(f"{path}.reads", self.reads, ("tokens", "prefix"))
         check_number(f"{path}.positive_weight", self.positive_weight, above=0)
         check_number(f"{path}.sharpness", self.sharpness, least=0)
 
@@ -114,3 +121,126 @@ def build_mine(options: MineOptions, context: BuildContext) -> MineAlignment:
             "or write mine: null"
         )
     return MineAlignment(options, context.facts)
+
+
+@dataclass
+class InfonceOptions:
+    kind: str = option("infonce", "mean prefix token and mean input embedding of the report told apart by studies (CG-VLM)")
+    weight: float = option(0.1, "factor in the total loss")
+    temperature: float = option(0.1, "of the cosines")
+    gather: bool = option(True, "the studies of all processes' micro-batches together; false: each process for itself")
+
+    def check(self, path: str) -> None:
+        check_number(f"{path}.weight", self.weight, least=0)
+        check_number(f"{path}.temperature", self.temperature, above=0)
+
+
+@OBJECTIVE.kind("infonce", InfonceOptions)
+def build_infonce(options: InfonceOptions, context: BuildContext) -> PrefixContrast:
+    """Films and reports told apart in the language model's space, beside the report."""
+    from rrg.objectives.prefix_contrast import PrefixContrast
+
+    return PrefixContrast(options, context.facts)
+
+
+# Of films and reports in one space, by two towers (language.kind: text).
+PAIRED = ("contrast", "local_contrast", "masked_image", "masked_words", "prototypes")
+
+
+@dataclass
+class ContrastOptions:
+    kind: str = option("contrast", "films and reports told apart by the cosine of their vectors (InfoNCE), both ways")
+    weight: float = option(1.0, "factor in the total loss")
+    gather: bool = option(True, "the studies of all processes' micro-batches together; false: each process for itself")
+
+    def check(self, path: str) -> None:
+        check_number(f"{path}.weight", self.weight, least=0)
+
+
+@OBJECTIVE.kind("contrast", ContrastOptions)
+def build_contrast(options: ContrastOptions, context: BuildContext) -> Contrast:
+    """Symmetric InfoNCE of films and reports, with a learned scale."""
+    from rrg.objectives.contrast import Contrast
+
+    return Contrast(options)
+
+
+@dataclass
+class LocalContrastOptions:
+    kind: str = option("local_contrast", "films and reports told apart by patches that answer to words (GLoRIA), both ways")
+    weight: float = option(1.0, "factor in the total loss")
+    gather: bool = option(True, "the studies of all processes' micro-batches together; false: each process for itself")
+    start: str = option("published", "the three scales at the start: published (1/.07 each) | gloria (4, 5, 10)")
+    chunk: int = option(1 << 23, "word-patch pairs held at a time; more are worked out in pieces and again in the backward pass")
+
+    def check(self, path: str) -> None:
+        check_choice(f"{path}.start", self.start, ("published", "gloria"))
+        check_number(f"{path}.weight", self.weight, least=0)
+        check_number(f"{path}.chunk", self.chunk, least=1)
+
+
+@OBJECTIVE.kind("local_contrast", LocalContrastOptions)
+def build_local_contrast(options: LocalContrastOptions, context: BuildContext) -> LocalContrast:
+    """Word-level contrast, with three learned scales."""
+    from rrg.objectives.local_contrast import LocalContrast
+
+    return LocalContrast(options)
+
+
+@dataclass
+class MaskedImageOptions:
+    kind: str = option("masked_image", "hidden patches of the current frontal film from the seen ones")
+    weight: float = option(1.0, "factor in the total loss")
+
+    def check(self, path: str) -> None:
+        check_number(f"{path}.weight", self.weight, least=0)
+
+
+@OBJECTIVE.kind("masked_image", MaskedImageOptions)
+def build_masked_image(options: MaskedImageOptions, context: BuildContext) -> MaskedImage:
+    """Mean squared error over hidden patches, each normalised."""
+    from rrg.objectives.masked import MaskedImage
+
+    return MaskedImage(options)
+
+
+@dataclass
+class MaskedWordsOptions:
+    kind: str = option("masked_words", "hidden words of the report from the others and the image")
+    weight: float = option(1.0, "factor in the total loss")
+
+    def check(self, path: str) -> None:
+        check_number(f"{path}.weight", self.weight, least=0)
+
+
+@OBJECTIVE.kind("masked_words", MaskedWordsOptions)
+def build_masked_words(options: MaskedWordsOptions, context: BuildContext) -> MaskedWords:
+    """Mean cross-entropy over hidden words."""
+    from rrg.objectives.masked import MaskedWords
+
+    return MaskedWords(options)
+
+
+@dataclass
+class PrototypesOptions:
+    kind: str = option("prototypes", "films and reports agree on learned prototypes, without negatives (nCLIP)")
+    weight: float = option(0.5, "factor in the total loss")
+    prototypes: int = option(256, "how many")
+    temperature: float = option(0.1, "of both distributions over them")
+    spread: float = option(1.0, "bonus on the entropy of the mean distribution: all prototypes are used")
+    sharpness: float = option(0.0, "penalty on the mean entropy: each study decides")
+    gather: bool = option(True, "means over the studies of all processes' micro-batches; false: each process for itself")
+
+    def check(self, path: str) -> None:
+        for name in ("weight", "spread", "sharpness"):
+            check_number(f"{path}.{name}", getattr(self, name), least=0)
+        check_number(f"{path}.prototypes", self.prototypes, least=2)
+        check_number(f"{path}.temperature", self.temperature, above=0)
+
+
+@OBJECTIVE.kind("prototypes", PrototypesOptions)
+def build_prototypes(options: PrototypesOptions, context: BuildContext) -> Prototypes:
+    """Cross-entropy of the two distributions over prototypes, both ways, with entropy terms."""
+    from rrg.objectives.prototypes import Prototypes
+
+    return Prototypes(options, context.facts["shared_width"])

@@ -6,6 +6,7 @@ Every rank has to call these at the same places, so an objective calls them what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,6 +40,32 @@ def gathered(rows_nw: Tensor, sizes: Sequence[int]) -> Tensor:
         rows_nw.register_hook(lambda gradient: gradient * len(sizes))
     parts[dist.get_rank()] = rows_nw
     return torch.cat(parts)
+
+
+class _Shared(torch.autograd.Function):
+    """All ranks' rows; the gradient of a row is the sum of what all ranks say of it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        ctx.sizes = sizes
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        return torch.cat([part[:size] for part, size in zip(stacked(padded), sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        first = sum(ctx.sizes[: dist.get_rank()])
+        return total[first : first + ctx.sizes[dist.get_rank()]], None
+
+
+def shared(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    """[N, …]: the rows of all ranks in rank order, for ranks that each work out something else of them.
+
+    Unlike `gathered`, a row's gradient is summed over ranks. The backward pass is a collective call too.
+    """
+    return _Shared.apply(rows, tuple(sizes))
 
 
 def log_mean(log_mean_s: Tensor, weight: float) -> Tensor:

@@ -1,4 +1,5 @@
-"""What of an encoder is trained: nothing (`freeze`), low-rank adapters (`apply_lora`) or all of it (`train_fully`)."""
+"""What of an encoder is trained: nothing (`freeze`), low-rank adapters (`apply_lora`), bottleneck adapters
+(`apply_adapters`) or all of it (`train_fully`)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TypeVar
 from torch import nn
 
 from rrg.errors import UserError, nearest
+from rrg.vision.bottleneck import adapt_transformer, train_adapters_and_norms
 from rrg.vision.encoders import VisionEncoder
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -75,6 +77,21 @@ def apply_lora(
         parameter.requires_grad_(".lora_" in name)
         if ".lora_" in name:
             parameter.data = parameter.data.float()  # trained weights stay float32 beside frozen ones of half precision
+
+
+def apply_adapters(encoder: VisionEncoder, blocks: int | None = None) -> None:
+    """Freeze a DINOv2 encoder but for bottleneck adapters and layer normalisations in its last `blocks` blocks (None: all).
+
+    The adapters start at zero, so the output is unchanged. Raises UserError for more blocks than there are.
+    """
+    layers = encoder.backbone.encoder.layer
+    chosen = layers if blocks is None else layers[len(layers) - blocks :]
+    if blocks is not None and blocks > len(layers):
+        raise UserError(f"vision.adapted_blocks: {blocks}, but this encoder has {len(layers)}; write at most that")
+    adapt_transformer(chosen, encoder.width)
+    encoder.requires_grad_(False)
+    for part in (*chosen, encoder.backbone.layernorm):
+        train_adapters_and_norms(part)
 
 
 def _check(encoder: VisionEncoder, r: int, dropout: float, wanted: list[str]) -> None:

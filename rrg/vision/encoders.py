@@ -11,6 +11,7 @@ from rrg.batching.images import Preprocessing
 from rrg.errors import UserError, nearest
 from rrg.vision.architectures import FIELDS, Architecture
 from rrg.vision.backbones import load_backbone, torch_dtype
+from rrg.vision.bottleneck import MARK
 from rrg.vision.digests import weights_digest
 from rrg.vision.preprocessing import adjusted
 
@@ -92,7 +93,7 @@ class VisionEncoder(nn.Module):
         return weights_digest(self._weights(), self._architecture())
 
     def base_digest(self) -> str:
-        """`digest` without what LoRA added: the same before and after `apply_lora`, whatever the adapters learn."""
+        """`digest` without what LoRA or other adapters added: the same before and after, whatever the adapters learn."""
         return weights_digest(_without_lora(self._weights()), self._architecture())
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -107,7 +108,7 @@ class VisionEncoder(nn.Module):
 
 def _without_lora(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in tensors:
-        if ".lora_" not in name:
+        if ".lora_" not in name and MARK not in name:
             yield name.replace(".base_layer.", "."), tensor
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
 from rrg.config.lora import LoraOptions
+from rrg.config.ranges import check_number
 from rrg.config.schema import check_choice, option, section
 from rrg.errors import UserError
+from rrg.vision.staged_options import ClipResNetOptions, StagedDinov2Options, staged_tower
 
 if TYPE_CHECKING:
     from rrg.vision.encoders import VisionEncoder
+    from rrg.vision.masked_records import MaskedRecordEncoder
+    from rrg.vision.stages import StagedTower
 
 VISION = Family("vision")
 
@@ -22,7 +27,8 @@ class EncoderOptions:
     """What every encoder kind has in common."""
 
     name: str = option("", "Hugging Face name, local folder, embedded:dinov2-small, or random (with architecture)")
-    train: str = option("frozen", "frozen (shallow) | lora (delta) | full (deep)")
+    train: str = option("frozen", "frozen (shallow) | lora (delta) | adapters (DINOv2: bottlenecks and norms) | full (deep)")
+    adapted_blocks: int | None = option(None, "train: adapters: how many of the last blocks; null is all")
     tokens: str = option("patches", "patches (no class token) | all | global (one pooled token)")
     layer: int = option(-1, "hidden state that is handed on; -1 is the last, after the final norm")
     grid: int | None = option(None, "average-pool the patch tokens to grid x grid; null keeps them all")
@@ -37,7 +43,11 @@ class EncoderOptions:
     lora: LoraOptions = section(LoraOptions, "used with train: lora; empty targets are query and value projections")
 
     def check(self, path: str) -> None:
-        check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
+        check_choice(f"{path}.train", self.train, ("frozen", "lora", "adapters", "full"))
+        if self.train == "adapters" and self.kind != "dinov2":  # type: ignore[attr-defined]
+            raise UserError(f"{path}.train: adapters are for kind dinov2 and mrm; write frozen, lora or full")
+        if self.adapted_blocks is not None:
+            check_number(f"{path}.adapted_blocks", self.adapted_blocks, least=1)
         check_choice(f"{path}.tokens", self.tokens, ("patches", "all", "global"))
         if self.resize is not None:
             check_choice(f"{path}.resize", self.resize, ("squash", "shorter_crop", "pad"))
@@ -87,6 +97,55 @@ class ResNetOptions(EncoderOptions):
 
 
 @dataclass
+class MrmOptions:
+    kind: str = option("mrm", "the ViT of masked record modelling, with the record's four films as streams (ALTA)")
+    name: str = option("", "path of the published MRM checkpoint (.pth or .safetensors), or random")
+    train: str = option("adapters", "adapters (with norms and tokens, as published) | full | frozen")
+    mask_ratio: float = option(0.75, "share of the patches that training hides, of every film by itself")
+    missing: str = option(
+        "release", "absent films: release (a zero token, counted in the mean) | learned (a trained token, not counted)"
+    )
+    architecture: dict[str, Any] = option({}, "sizes that differ from the published ones: width, depth, heads, image_size, …")
+
+    def check(self, path: str) -> None:
+        check_choice(f"{path}.train", self.train, ("adapters", "full", "frozen"))
+        check_choice(f"{path}.missing", self.missing, ("release", "learned"))
+        check_number(f"{path}.mask_ratio", self.mask_ratio, least=0)
+        if self.mask_ratio >= 1:
+            raise UserError(f"{path}.mask_ratio: {self.mask_ratio} hides every patch; write a share below 1")
+        if not self.name:
+            raise UserError(f"{path}.name: empty; write the path of the published MRM checkpoint, or random")
+
+    @property
+    def resize(self) -> str:
+        """Films are brought to size by their shorter side and cut in the middle, as published."""
+        return "shorter_crop"
+
+
+@VISION.kind("mrm", MrmOptions)
+def build_mrm(options: MrmOptions, context: BuildContext) -> MaskedRecordEncoder:
+    """The ViT of masked record modelling, four films a record."""
+    import torch
+
+    from rrg.vision.adapters import freeze
+    from rrg.vision.masked_records import MaskedRecordEncoder
+    from rrg.vision.mrm_weights import fill_encoder, masked_shape, read_checkpoint
+
+    shape, decodes = masked_shape(options.architecture), "masked_image" in context.facts.get("objectives", ())
+    with torch.device("meta" if context.meta else "cpu"):
+        encoder = MaskedRecordEncoder(shape, ratio=options.mask_ratio, missing=options.missing, decodes=decodes)
+        if options.name != "random" and not context.meta:
+            fill_encoder(encoder, read_checkpoint(Path(options.name).expanduser()), options.name)
+        if options.train == "adapters":
+            encoder.set_adapters()
+    if options.train == "frozen":
+        freeze(encoder)
+    elif options.train == "full":
+        encoder.train_all()
+    return encoder
+
+
+@dataclass
 class NoVisionOptions:
     kind: str = option("none", "no film: text-only stages")
 
@@ -98,7 +157,7 @@ def build_none(options: NoVisionOptions, context: BuildContext) -> None:
 
 
 def _build(options: Any, context: BuildContext) -> VisionEncoder:
-    from rrg.vision.adapters import apply_lora, freeze
+    from rrg.vision.adapters import apply_adapters, apply_lora, freeze
     from rrg.vision.encoders import build_encoder
 
     encoder = build_encoder(
@@ -117,6 +176,8 @@ def _build(options: Any, context: BuildContext) -> VisionEncoder:
     if options.train == "lora":
         lora = options.lora
         apply_lora(encoder, lora.r, lora.alpha, lora.dropout, lora.targets or None)
+    elif options.train == "adapters":
+        apply_adapters(encoder, options.adapted_blocks)
     elif options.train == "frozen":
         freeze(encoder)
     return encoder
@@ -156,3 +217,15 @@ def build_clip(options: ClipOptions, context: BuildContext) -> VisionEncoder:
 def build_resnet(options: ResNetOptions, context: BuildContext) -> VisionEncoder:
     """Residual network: the last feature map, row by row; learns from few films where nothing is pretrained."""
     return _build(options, context)
+
+
+@VISION.kind("clip_resnet", ClipResNetOptions)
+def build_clip_resnet(options: ClipResNetOptions, context: BuildContext) -> StagedTower:
+    """CLIP's residual network, run stage by stage: the first stage leaves it, adapters sit between the others."""
+    return staged_tower(options, context)
+
+
+@VISION.kind("staged_dinov2", StagedDinov2Options)
+def build_staged_dinov2(options: StagedDinov2Options, context: BuildContext) -> StagedTower:
+    """DINOv2 in three groups of layers, a stand-in for CLIP's residual network."""
+    return staged_tower(options, context)
