@@ -139,7 +139,7 @@ def _first(error: BaseException) -> str:
 
 
 def write_failure(folder: Path | None, rank: int, told: Failure, error: BaseException | None, stack: str = "") -> None:
-    """`folder/rank_K.json`: what ended this rank. `stack` is where its main thread was. A disk that does not take it is left."""
+    """`folder/rank_K.json`: what ended this rank. `stack` is where its main thread was. None on a full disk."""
     if folder is None:
         return
     from rrg.shards.storage import replace_file
@@ -154,7 +154,7 @@ def write_failure(folder: Path | None, rank: int, told: Failure, error: BaseExce
         "traceback": None if error is None else "".join(traceback.format_exception(error)),
         "stack": stack or None,
     }
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, MemoryError):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / f"rank_{rank}.json", json.dumps(record, indent=1).encode())
 

@@ -16,11 +16,12 @@ from multiprocessing.connection import Connection, Listener, wait
 from typing import Any
 
 from rrg.train.failures import Failure
-from rrg.train.phases import Where
+from rrg.train.phases import OUTSIDE, Where
 
 GATHER = 0.25  # seconds in which ranks that go together (a node) are named together
 GRACE = 2.0  # seconds in which the others may tell of the same mistake, or a better reason may come up
 WAITING = "communication"
+START = 600.0  # least seconds for a rank that has not reached its first step: it imports, reads weights, compiles
 
 
 @dataclass
@@ -78,12 +79,17 @@ def hanging(seats: list[Seat], now: float, limit: float) -> list[Seat]:
     others may wait for it. Then it is the rank that stopped first, and of ranks that wait for others only where all do.
     """
     there = [seat for seat in seats if not seat.left and seat.gone is None]
-    if silent := [seat for seat in there if now - seat.heard > limit]:
+    if silent := [seat for seat in there if now - seat.heard > patience(seat.where, limit)]:
         return silent
-    if not there or any(now - seat.moved <= limit for seat in there):
+    if not there or any(now - seat.moved <= patience(seat.where, limit) for seat in there):
         return []
     working = [seat for seat in there if seat.where.phase != WAITING]
     return [min(working, key=lambda seat: seat.moved)] if working else there
+
+
+def patience(where: Where, limit: float) -> float:
+    """Seconds without progress that make a hang of a rank at `where`."""
+    return max(limit, START) if where.phase == OUTSIDE else limit
 
 
 def _vanished(seats: list[Seat]) -> Failure:
@@ -100,7 +106,7 @@ def _hangs(stuck: list[Seat], seats: list[Seat], now: float, limit: float) -> Fa
     first = min(stuck, key=lambda seat: seat.moved)
     others = "".join(f", nor did rank {seat.rank} on {seat.node}" for seat in stuck if seat is not first)
     how = f"made no progress for {now - first.moved:.0f} s{others}"
-    if now - first.heard > limit:
+    if now - first.heard > patience(first.where, limit):
         how += f", and {'they do' if others else 'its process does'} not answer"
     elif len(stuck) == len(seats):
         how += ": all wait for one another, so look at the network between them"

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from rrg.errors import RunError, UserError
 from rrg.train.failures import Failure, failure_of, node_name, write_failure
-from rrg.train.lookout import GRACE, Lookout, Verdict, interval
+from rrg.train.lookout import GRACE, Lookout, Verdict, interval, patience
 from rrg.train.phases import Where, phases
 from rrg.train.signals import Interrupted
 
@@ -85,8 +85,6 @@ def _end(error: Exception, team: Team, watchdog: Watchdog | None, folder: Path |
     if failure.cause != "user":
         write_failure(folder, team.rank, failure, error)
     first = verdict.failure if verdict is not None else failure
-    if watchdog is not None:
-        _leave_at_last(failure.code)
     if failure.cause == "memory":
         raise RunError(failure.told, failure.code) from None
     if failure.cause == "lost":
@@ -109,6 +107,7 @@ class Watchdog(threading.Thread):
         self._connection, self._rank, self._seconds, self._folder = connection, rank, seconds, folder
         self._sending, self._deciding = threading.Lock(), threading.Lock()
         self._failing = self._leaving = False
+        self._told_at, self._code = 0.0, 1
         self._known = threading.Event()
         self._verdict: Verdict | None = None
         self._heard = time.monotonic()
@@ -148,7 +147,7 @@ class Watchdog(threading.Thread):
     def tell(self, failure: Failure) -> Verdict | None:
         """This rank ends with `failure`. Waits for what ended the run, which may be another's; None where nobody says."""
         with self._deciding:
-            self._failing = True
+            self._failing, self._told_at, self._code = True, time.monotonic(), failure.code
         with suppress(OSError):
             self._beat(failure=asdict(failure))
         self._known.wait(_PATIENCE)
@@ -167,7 +166,12 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         """Say where this rank is, and hear what ended the run."""
-        pause = interval(self._seconds)
+        self._listen(interval(self._seconds))
+        if self._failing:  # the interpreter leaves now, which a broken process group or missing memory may hold up
+            time.sleep(_AT_LAST)
+            os._exit(self._code)
+
+    def _listen(self, pause: float) -> None:
         while not self._leaving:
             try:
                 if self._connection.poll(pause):
@@ -177,9 +181,9 @@ class Watchdog(threading.Thread):
             except (EOFError, OSError):
                 self._decide(self._without_rank_0("vanished: killed from outside, for want of memory, or with its node"))
             silent = time.monotonic() - self._heard
-            if self._seconds and silent > self._seconds + 2 * pause:
+            if self._seconds and silent > patience(self._rank_0[1], self._seconds) + 2 * pause:
                 self._decide(self._without_rank_0(f"made no progress for {silent:.0f} s, and its process does not answer"))
-            if self._verdict is not None:
+            if self._verdict is not None or (self._failing and time.monotonic() - self._told_at > _PATIENCE):
                 return
 
     def _hear(self, message: dict[str, Any]) -> None:
@@ -224,12 +228,6 @@ def stack_of_main_thread() -> str:
     """Where the main thread is, as a traceback names it."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     return "" if frame is None else "".join(traceback.format_stack(frame))
-
-
-def _leave_at_last(code: int) -> None:
-    timer = threading.Timer(_AT_LAST, os._exit, [code])
-    timer.daemon = True
-    timer.start()
 
 
 def _forget_in_child() -> None:
