@@ -46,6 +46,33 @@ def train_tokenizer(kind: str, texts: Sequence[str], extra: str, *, min_count: i
     )
 
 
+END = "<end>"
+
+
+def word_vocabulary(texts: Sequence[str], min_count: int, beside: Sequence[str] = ()) -> Any:
+    """R2Gen's word tokenizer (spec common §3): id 0 begins, ends and pads.
+
+    Words seen at least `min_count` times in `texts`, those of another vocabulary `beside` them ("mix"), and `<unk>` follow in
+    lexicographic order from 1.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    counts = Counter(word for text in texts for word in text.split())
+    words = sorted(({word for word, n in counts.items() if n >= min_count} | set(beside) | {"<unk>"}) - {END})
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate([END, *words])}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=END, bos_token=END, eos_token=END, unk_token="<unk>")
+
+
+def words_of_tokenizer(folder: str) -> list[str]:
+    """The words of a tokenizer that a run has kept. Raises UserError where there is none."""
+    if not (Path(folder).expanduser() / "tokenizer.json").is_file():
+        raise UserError(f"language.mix: {folder!r} holds no tokenizer.json; write the folder RUN/tokenizer of a run with words")
+    tokenizer = kept_tokenizer(Path(folder).expanduser(), None)
+    return sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))
+
+
 def kept_tokenizer(folder: Path, make: Any) -> Any:
     """The tokenizer stored in `folder`, made and stored by `make()` first where there is none. Atomic; first writer wins.
 

@@ -34,7 +34,8 @@ class ObservationHead(nn.Module):
         self.weight = options.weight
         self._sharpness = options.sharpness
         self._positive_weight = options.positive_weight
-        self.head = nn.Linear(facts["vision_width"], len(OBSERVATIONS))
+        self._of_prefix = options.reads == "prefix"
+        self.head = nn.Linear(facts["language_width" if self._of_prefix else "vision_width"], len(OBSERVATIONS))
 
     def count(self, batch: Batch) -> int:
         """Labels that count, over studies and observations."""
@@ -43,7 +44,12 @@ class ObservationHead(nn.Module):
     def forward(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """(sum over labels that count, nothing further to log)."""
         assert outputs.tokens is not None and batch.labels is not None
-        logits = self.logits(outputs.tokens, batch.own_mask)  # the labels are not the prior's
+        if self._of_prefix:
+            assert outputs.prefix is not None
+            there = outputs.prefix_mask if outputs.prefix_mask is not None else torch.ones_like(outputs.prefix[..., 0]).bool()
+            logits = self.logits(outputs.prefix[:, :, None], there)  # every token in a view's place
+        else:
+            logits = self.logits(outputs.tokens, batch.own_mask)  # the labels are not the prior's
         target = (batch.labels == 1).float()
         weight = self._counting(batch).float() * torch.where(target > 0, self._positive_weight, 1.0)
         return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum"), {}
