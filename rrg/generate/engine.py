@@ -1,4 +1,5 @@
-"""Batched writing of reports: every process works on its own studies, and nothing inside is a collective operation."""
+"""Batched writing of reports: every process works on its own studies, and nothing inside is a collective operation,
+unless the weights themselves are spread over the processes."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from rrg.batching.batch import Batch
 from rrg.batching.feed import Damage, Films, SplitFeed, shares
 from rrg.batching.tokenise import Tokeniser
 from rrg.data.protocols import section_text
@@ -16,6 +18,7 @@ from rrg.generate.worklist import WorkList
 from rrg.model import ReportGenerator
 from rrg.recipe import Recipe
 from rrg.shards.reader import DamagedSample
+from rrg.strategy.replicas import Replicas
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
@@ -50,14 +53,24 @@ def write_reports(
     world: int,
     device: torch.device,
     progress: Callable[[int], None] | None = None,
+    strategy: Replicas | None = None,
 ) -> list[Damage]:
-    """Write the remaining reports of this rank into `work`; returns the studies that could not be read."""
+    """Write the remaining reports of this rank into `work`; returns the studies that could not be read.
+
+    Where `strategy` shards the model, all ranks go through it equally often: one that is done writes the first study again, for
+    nobody.
+    """
     damaged: list[Damage] = []
     batches = batches_by_prompt(films, tokeniser, work.remaining(rank, world), recipe.generate.batch_size)
+    own = len(batches)
+    rounds = own if strategy is None else strategy.rounds(own)
+    batches += [[0]] * (rounds - own)
     was_training = model.training
     model.eval()
     try:
-        for rows, unreadable in _rows(model, films, tokeniser, batches, recipe, device):
+        for number, (rows, unreadable) in enumerate(_rows(model, films, tokeniser, batches, recipe, device, strategy)):
+            if number >= own:
+                continue
             work.append(rank, rows)
             damaged += unreadable
             if progress is not None:
@@ -74,13 +87,14 @@ def _rows(
     batches: Sequence[Sequence[int]],
     recipe: Recipe,
     device: torch.device,
+    strategy: Replicas | None,
 ) -> Iterator[tuple[list[dict[str, Any]], list[Damage]]]:
     feed = SplitFeed(films, tokeniser, batches)
     for share in shares(feed, range(len(batches)), workers=recipe.data.workers, prefetch=recipe.data.prefetch):
         batch = share.batches[0].to(device)
         torch.manual_seed(_seed(recipe.seed, batch.studies))  # for sampling: whatever was written before, by whom
         with torch.no_grad(), autocast(recipe, device):
-            texts = model.generate(batch, recipe.generate)
+            texts = _texts(model, batch, recipe, strategy)
         rows = []
         for place, (study_id, text) in enumerate(zip(batch.studies, texts, strict=True)):
             if study_id:  # a batch of which nothing could be read is one blank study
@@ -99,6 +113,12 @@ def _rows(
                     row["prior"] = films.prior_of(study, tokeniser)
                 rows.append(row)
         yield rows, share.damaged
+
+
+def _texts(model: ReportGenerator, batch: Batch, recipe: Recipe, strategy: Replicas | None) -> list[str]:
+    if strategy is None:
+        return model.generate(batch, recipe.generate)
+    return strategy.call(lambda: model.generate(batch, recipe.generate))
 
 
 def _seed(seed: int, studies: Sequence[str]) -> int:

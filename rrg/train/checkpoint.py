@@ -1,8 +1,9 @@
 """Checkpoints: the trained tensors, the optimizer's state and one state file. The frozen model is never saved, only its digest.
 
 `checkpoints/step_00000100/{trainable.safetensors, optimizer.safetensors, state.json}`, all keyed by parameter name, so that the
-files do not depend on the number of processes. Random numbers are seeded from (seed, step, micro-batch), so there is no generator
-state. A folder is written under another name, synced and renamed: a checkpoint is there whole or not at all.
+files depend neither on the number of processes nor on the strategy. Random numbers are seeded from (seed, step, micro-batch), so
+there is no generator state. A folder is written under another name, synced and renamed: a checkpoint is there whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,12 +24,14 @@ from torch import Tensor, nn
 from rrg.digest import digest_tensors
 from rrg.errors import UserError
 from rrg.shards.storage import replace_file
+from rrg.strategy.moments import moments_of, set_moments
 from rrg.train.optim import kept_buffers, trained
+
+if TYPE_CHECKING:
+    from rrg.strategy.replicas import Replicas
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{8})\Z")
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-_LARGEST = "max_exp_avg_sq"  # kept by amsgrad alone
 
 
 @dataclass
@@ -57,7 +60,31 @@ def frozen_digest(model: nn.Module) -> str:
     return digest_tensors((name, tensor) for name, tensor in model.state_dict().items() if name not in held)
 
 
+@dataclass
+class Snapshot:
+    """Copies in host memory of what a checkpoint holds: parameters and buffers by name, `optimizer` as `MOMENT:PARAMETER`."""
+
+    trainable: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def snapshot(model: nn.Module, strategy: Replicas, keep: bool) -> Snapshot:
+    """What the model and its optimizer hold now, whole, whatever the strategy. Collective; copied only where `keep` is set."""
+    trainable = {**strategy.tensors(), **dict(kept_buffers(model))}
+    optimizer = strategy.moments()
+    return Snapshot(_copied(trainable), _copied(optimizer)) if keep else Snapshot({}, {})
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> Path:
+    """Write the checkpoint of `state.step` of a model that is whole here. Raises UserError where the disk does not take it."""
+    return write(folder, Snapshot(_copied(trainable_tensors(model)), _copied(moments_of(optimizer))), state)
+
+
+def write(folder: Path, taken: Snapshot, state: State) -> Path:
     """Write the checkpoint of `state.step` below `folder`. Raises UserError where the disk does not take it."""
     target = folder / f"step_{state.step:08d}"
     if target.exists():  # written before a run was killed and came by again: same step, same content
@@ -66,8 +93,8 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed run: in a container its process had the same number
     try:
         temporary.mkdir(parents=True)
-        save_file({k: v.contiguous().cpu() for k, v in trainable_tensors(model).items()}, temporary / "trainable.safetensors")
-        save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        save_file(taken.trainable, temporary / "trainable.safetensors")
+        save_file(taken.optimizer, temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps(vars(state), indent=1))
         for path in (*temporary.iterdir(), temporary):
             _sync(path)
@@ -98,7 +125,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
     state = read_state(folder)
     fill(f"checkpoint {folder}", model, _read(folder / "trainable.safetensors"))
     if optimizer is not None:
-        _restore_optimizer(optimizer, _read(folder / "optimizer.safetensors"), folder)
+        set_moments(optimizer, _read(folder / "optimizer.safetensors"), f"checkpoint {folder}")
     return state
 
 
@@ -157,31 +184,6 @@ def retain(folder: Path, newest: int, best: int | None) -> None:
             shutil.rmtree(steps[step])
     for leftover in folder.glob(".step_*"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {}
-    for group in optimizer.param_groups:
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            for moment, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"{moment}:{name}"] = value.detach().contiguous().cpu()
-    return tensors
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], folder: Path) -> None:
-    for group in optimizer.param_groups:
-        wanted = (*_MOMENTS, _LARGEST) if group["amsgrad"] else _MOMENTS
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            there = {moment: tensors.pop(f"{moment}:{name}") for moment in wanted if f"{moment}:{name}" in tensors}
-            if there and len(there) != len(wanted):
-                raise UserError(f"checkpoint {folder}: optimizer.safetensors lacks part of the state of {name}")
-            if any(moment != "step" and value.shape != parameter.shape for moment, value in there.items()):
-                raise UserError(f"checkpoint {folder}: optimizer.safetensors holds state of another shape for {name}")
-            if there:
-                moments = {k: v.to(parameter.device) if k != "step" else v for k, v in there.items()}
-                optimizer.state[parameter] = moments
-    if tensors:
-        raise UserError(f"checkpoint {folder}: optimizer.safetensors holds unknown state, for example {next(iter(tensors))!r}")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from rrg.errors import UserError, nearest
+from rrg.strategy.replicas import Replicas
 from rrg.train.optim import trained
 
 
@@ -37,7 +38,7 @@ def clipped_groups(model: nn.Module, norms: Mapping[str, float]) -> list[Clipped
     return groups
 
 
-def clip_groups(groups: list[ClippedGroup]) -> dict[str, float]:
+def clip_groups(groups: list[ClippedGroup], strategy: Replicas) -> dict[str, float]:
     """Scale the gradients of each group down to its norm, in order; their norms before. Gradients are those of the global batch:
     the strategy has averaged them over ranks already."""
-    return {group.name: float(nn.utils.clip_grad_norm_(group.parameters, group.norm)) for group in groups}
+    return {group.name: strategy.clip(group.parameters, group.norm) for group in groups}

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rrg.batching.feed import Share, StepFeed, shares
 from rrg.config.load import Loaded
-from rrg.connector.weights import save_connector
 from rrg.errors import UserError
 from rrg.recipe import Recipe
 from rrg.shards.ledger import Ledger
@@ -19,13 +18,16 @@ from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.shards.reading import Traffic
 from rrg.stages import stage_recipe
+from rrg.strategy.family import in_words, place, shares_of, take_over
 from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
 from rrg.train.clipping import clipped_groups
 from rrg.train.dealing import check_dealing
 from rrg.train.events import EventLog
 from rrg.train.guard import NonFiniteGuard
+from rrg.train.leaving import leave, taught
 from rrg.train.optim import build_optimizer, parameter_table, rate_factor, set_rates
+from rrg.train.pair_validation import PairValidation
 from rrg.train.phases import phases
 from rrg.train.progress import Reporter
 from rrg.train.repeats import left_out, repeats, require_labels
@@ -35,6 +37,7 @@ from rrg.train.step import Stepper
 from rrg.train.team import Team, start
 from rrg.train.validate import Validation, check_selection, selection_score
 from rrg.train.watchdog import watched
+from rrg.train.writer import CheckpointWriter
 from rrg.vision.feature_cache import FeatureCache
 
 
@@ -47,7 +50,7 @@ def train(loaded: Loaded[Recipe]) -> Path:
     """
     phases.reset()
     with StopRequest().listening() as stop:
-        team = start(loaded.value.train.threads, loaded.value.train.hang_seconds)
+        team = start(loaded.value.train.threads, loaded.value.train.hang_seconds, loaded.value.strategy)
         root = Path(loaded.value.output)
         directory = RunDirectory(root)
         with watched(team, loaded.value.train.hang_seconds, directory.failures):
@@ -91,11 +94,15 @@ class Run:
             return
         self._build()
         state = self._restore()
+        self._share()
         self._events = EventLog(self.directory.events, self.directory.tensorboard, state.step) if self.team.leads else None
         self._announce(state)
-        with self._stop.deferred():
-            self._train(state)
-            self._finish(state)
+        try:
+            with self._stop.deferred():
+                self._train(state)
+                self._finish(state)
+        finally:
+            self._writer.close()
 
     def _finished(self) -> bool:
         """Whether the run is at its end. With a constant rate, a later command may ask for another length."""
@@ -119,7 +126,7 @@ class Run:
         clipped_groups(self._system.model, recipe.train.clip_norm_of)  # a wrong name is told before features are computed
         if team.leads:
             team.wait()
-        self._system.model.to(team.device)
+        place(self._system.model, team.device, recipe.strategy if team.world > 1 else "ddp")
         caches = [self._features(shards) for shards in (self._shards, validation)]
         films = self._system.films(self._shards, caches[0])
         ledger = Ledger(self._shards.shard_sizes, recipe.seed, recipe.data.window, repeats(self._shards, recipe))
@@ -138,9 +145,8 @@ class Run:
         self._epoch = ledger.epoch_length / recipe.train.batch_size  # steps, not whole
         self._total = recipe.train.max_steps or math.ceil(recipe.train.epochs * self._epoch - 1e-9)
         self._optimizer = build_optimizer(self._system.model, recipe.train)
-        wrapped = team.accelerator.prepare_model(self._system.model)
-        self._stepper = Stepper(self._system.model, wrapped, self._optimizer, recipe, team)
-        self._validation = Validation(self._system, self._system.films(validation, caches[1]), team, self.directory.validation)
+        self._rows = parameter_table(self._system.model, recipe.train)
+        self._validated = self._system.films(validation, caches[1])
         self._quarantine = Quarantine(self.directory.damaged, recipe.data.damage_budget, len(self._shards))
 
     def _features(self, shards: ShardSet) -> FeatureCache | None:
@@ -175,8 +181,17 @@ class Run:
                 )
         return checkpoint.load(folder, model, self._optimizer)
 
+    def _share(self) -> None:
+        """Hand model and optimizer to the strategy, now that they hold what the run carries on from."""
+        model, recipe, team = self._system.model, self.recipe, self.team
+        self._strategy = take_over(recipe, model, self._optimizer, team.accelerator)
+        self._stepper = Stepper(model, self._strategy, recipe, team)
+        validation = Validation if self.recipe.writes else PairValidation
+        self._validation = validation(self._system, self._validated, team, self.directory.validation, self._strategy)
+        self._writer = CheckpointWriter(self.directory.checkpoints, recipe.train.keep)
+
     def _announce(self, state: checkpoint.State) -> None:
-        rows = parameter_table(self._system.model, self.recipe.train)
+        rows, held = self._rows, shares_of(self._strategy)
         if self.team.leads:
             trained = sum(row.count for row in rows if row.state == "trained")
             frozen = sum(row.count for row in rows if row.state == "frozen")
@@ -184,8 +199,10 @@ class Run:
         self.reporter.parameters(f"{self.recipe.name}: what is trained", rows)
         where = f"carrying on at step {state.step} of {self._total}" if state.step else f"{self._total} steps"
         self.reporter.say(f"{self.recipe.name}: {where}, {self.team.world} process(es), run directory {self.directory.root}")
+        self.reporter.say(f"{self.recipe.name}: {in_words(self.recipe.strategy, self._strategy)}")
         began = "resume" if state.step else "start"
-        read: dict[str, object] = {"inputs": state.inputs} if state.inputs else {}
+        read: dict[str, object] = {"strategy": self._strategy.name, "frozen": self._strategy.frozen()[0], "frozen_held": held}
+        read |= {"inputs": state.inputs} if state.inputs else {}
         if empty := left_out(self._shards, self.recipe):
             self.reporter.say(f"{self.recipe.name}: {empty} training studies without any {self.recipe.data.section} are left out")
             read["left_out"] = empty
@@ -206,7 +223,9 @@ class Run:
             for share in phases.each("loader", self._shares(state.step)):
                 started = time.perf_counter()
                 self._traffic += share.traffic
-                damaged, asked = self.team.total([len(share.damaged), self._stop.asked])
+                damaged, asked, unwritten = self.team.total([len(share.damaged), self._stop.asked, self._writer.failed])
+                if unwritten:
+                    self._settle()
                 if asked:
                     self._interrupt(state)
                 if damaged:
@@ -289,18 +308,21 @@ class Run:
             self._validate(state)
 
     def _save(self, state: checkpoint.State) -> None:
-        folder = self.directory.checkpoints
+        """Copy what a checkpoint holds; it is written while training goes on."""
+        with phases("checkpoint"):
+            self._settle()
+            taken = checkpoint.snapshot(self._system.model, self._strategy, self.team.leads)
+            if self.team.leads:
+                self._writer.submit(taken, state)
 
-        def write() -> None:
-            with phases("checkpoint"):
-                checkpoint.save(folder, self._system.model, self._optimizer, state)
-                checkpoint.retain(folder, self.recipe.train.keep, state.best.get("step"))
-
-        self.team.lead(write)
-        self._log("checkpoint", state.step)
+    def _settle(self) -> None:
+        """Until the last checkpoint is written. Raises UserError, on every rank, where it could not be."""
+        for step in self.team.lead(self._writer.settle):
+            self._log("checkpoint", step)
 
     def _validate(self, state: checkpoint.State) -> None:
         """Validate the checkpoint of `state.step`, then write it again with what is the best so far."""
+        self._settle()
         metrics = self._validation.result(state.step)
         if metrics is None:
             with phases("validation"):
@@ -326,6 +348,7 @@ class Run:
         """On every rank, before the same step: a checkpoint of what is done. Raises Interrupted."""
         if state.step:
             self._save(state)
+            self._settle()
         why = self.team.lead(lambda: self._stop.name)
         self._log("interrupted", state.step, signal=why)
         if self._events is not None:
@@ -333,6 +356,7 @@ class Run:
         raise Interrupted(why, state.step)
 
     def _finish(self, state: checkpoint.State) -> None:
+        self._settle()
         if self.team.leads:
             self._leave(state)
         own = self._shards.traffic + (self._traffic if self.recipe.data.workers else Traffic())
@@ -350,27 +374,15 @@ class Run:
         self.team.wait()
 
     def _leave(self, state: checkpoint.State) -> None:
-        """What the best checkpoint has for others: an adapted language model as a Hugging Face folder, and of a stage its trained
-        connector."""
-        model, adapted = self._system.model, self.recipe.language.train != "frozen"
-        stage = self.directory.root != self._root
-        taught = stage and model.connector is not None and any(p.requires_grad for p in model.connector.parameters())
-        if state.best and (adapted or taught):
-            checkpoint.load(checkpoint.resolve(self.directory.checkpoints, str(state.best["step"])), model)
-        if adapted:
-            self._export_language()
-        if taught:
-            save_connector(model.connector, self.directory.connector)
-
-    def _export_language(self) -> None:
-        """The adapted language model as it is, any LoRA folded in."""
-        import shutil
-
-        temporary = self.directory.root / ".language"
-        shutil.rmtree(temporary, ignore_errors=True)
-        self._system.model.language.save_pretrained(temporary)
-        shutil.rmtree(self.directory.language, ignore_errors=True)
-        temporary.rename(self.directory.language)
+        """What the best checkpoint has for others; a model that is in parts here is built again, whole."""
+        language, connector = taught(self.recipe, self.directory.root != self._root, self._system.model)
+        if not (language or connector):
+            return
+        whole, best = self._strategy.name == "ddp", state.best.get("step", state.step)
+        model = self._system.model if whole else System.build(self.recipe, self._root, self._shards).model
+        if state.best or not whole:
+            checkpoint.load(checkpoint.resolve(self.directory.checkpoints, str(best)), model)
+        leave(model, self.directory, language, connector)
 
     def _log(self, event: str, step: int, **values: object) -> None:
         if self._events is not None:

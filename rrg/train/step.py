@@ -1,26 +1,26 @@
 """One optimizer step over a global batch that may be spread over ranks and micro-batches.
 
 The loss of a step is Σ_objectives weight · (sum over the global batch) / (count over the global batch): it does not depend on how
-the batch was dealt. Counts are added up over ranks before the first forward pass; gradients are averaged by DDP, hence the factor
-`world`.
+the batch was dealt. Counts are added up over ranks before the first forward pass; every strategy averages gradients over ranks,
+hence the factor `world`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from rrg.batching.batch import Batch
 from rrg.batching.feed import Share
 from rrg.generate.engine import autocast
 from rrg.model import ReportGenerator
+from rrg.objectives.scale import settle_scales
 from rrg.recipe import Recipe
+from rrg.strategy.replicas import Replicas
 from rrg.train.clipping import clip_groups, clipped_groups
 from rrg.train.optim import kept_buffers, trained
 from rrg.train.phases import phases
@@ -52,12 +52,10 @@ class StepResult:
 
 
 class Stepper:
-    """Forward, backward and update. `wrapped` is what the strategy made of `model`."""
+    """Forward, backward and update of `model`, which is in the hands of `strategy`."""
 
-    def __init__(
-        self, model: ReportGenerator, wrapped: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, team: Team
-    ) -> None:
-        self._model, self._wrapped, self._optimizer, self._recipe, self._team = model, wrapped, optimizer, recipe, team
+    def __init__(self, model: ReportGenerator, strategy: Replicas, recipe: Recipe, team: Team) -> None:
+        self._model, self._strategy, self._recipe, self._team = model, strategy, recipe, team
         self._parameters = [parameter for _, parameter in trained(model)]
         self._groups = clipped_groups(model, recipe.train.clip_norm_of)
         self._buffers = [buffer for _, buffer in kept_buffers(model)]
@@ -68,10 +66,10 @@ class Stepper:
         before = [buffer.clone() for buffer in self._buffers]
         sums, logged, suspects = self._accumulate(step, share, totals)
         with phases("optimizer"):
-            group_norms = clip_groups(self._groups)
-            norm = float(nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or math.inf))
+            group_norms = clip_groups(self._groups, self._strategy)
+            norm = self._strategy.clip(self._parameters, self._recipe.train.clip_norm)
             if self._recipe.train.clip_value:
-                nn.utils.clip_grad_value_(self._parameters, self._recipe.train.clip_value)
+                self._strategy.clip_values(self._recipe.train.clip_value)
         *values, norm_total = self._team.total([*sums.values(), *logged.values(), norm])
         objectives = {name: value / max(totals[name], 1) for name, value in zip(sums, values, strict=False)}
         told = zip(logged, values[len(sums) :], strict=True)
@@ -84,14 +82,14 @@ class Stepper:
             **seen,
             suspects=suspects,
         )
-        if result.finite:
-            with phases("optimizer"):
-                self._optimizer.step()
-        else:
-            for buffer, held in zip(self._buffers, before, strict=True):
-                buffer.copy_(held)
         with phases("optimizer"):
-            self._optimizer.zero_grad(set_to_none=True)
+            if result.finite:
+                self._strategy.step()
+                settle_scales(self._model)
+            else:
+                self._strategy.discard()
+                for buffer, held in zip(self._buffers, before, strict=True):
+                    buffer.copy_(held)
         return result
 
     def _totals(self, share: Share) -> tuple[dict[str, int], dict[str, int]]:
@@ -116,9 +114,9 @@ class Stepper:
         for micro, batch in enumerate(share.batches):
             torch.manual_seed(step_seed(self._recipe.seed, step, micro, self._team.rank))
             last = micro == len(share.batches) - 1
-            with nullcontext() if last else self._team.accelerator.no_sync(self._wrapped):
+            with self._strategy.accumulating(last):
                 with phases("forward", shape=batch.shape), autocast(self._recipe, self._team.device):
-                    outputs = self._wrapped(batch.to(self._team.device))
+                    outputs = self._strategy.forward(batch.to(self._team.device))
                 loss: Any = 0.0
                 for name, (value, figures) in outputs.items():
                     loss = loss + self._weight(name) * value * (self._team.world / max(totals[name], 1))
@@ -128,7 +126,7 @@ class Stepper:
                 if not math.isfinite(float(loss.detach())):
                     suspects += batch.studies
                 with phases("backward"):
-                    loss.backward()
+                    self._strategy.backward(loss, last)
         return sums, logged, suspects
 
     def _count(self, name: str, batch: Batch) -> int:

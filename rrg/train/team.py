@@ -17,6 +17,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from rrg.errors import UserError
+from rrg.strategy.launch import STAGES, check_launch, deepspeed_plugin, forget_launch, load_whole
 from rrg.train.phases import phases
 from rrg.train.watchdog import collective_timeout
 
@@ -90,18 +91,24 @@ class Team:
             dist.destroy_process_group()
 
 
-def start(threads: int = 0, hang_seconds: float = 0) -> Team:
+def start(threads: int = 0, hang_seconds: float = 0, strategy: str = "") -> Team:
     """Join the run's processes, as `accelerate launch`, `torchrun` or nobody started them.
 
-    `hang_seconds` are `train.hang_seconds`, which the time that a collective operation may take follows.
+    `hang_seconds` are `train.hang_seconds`, which the time that a collective operation may take follows. Without a `strategy`
+    every process is to hold the whole model, whatever the launcher's configuration is for.
 
     Raises:
-        UserError: the launcher started more processes than came together.
+        UserError: the launcher started more processes than came together, or its configuration is for another strategy.
     """
+    promised = int(os.environ.get("WORLD_SIZE", "1"))
+    if strategy:
+        check_launch(strategy)
+    zero = strategy in STAGES and promised > 1
     has_gpu = torch.cuda.is_available()
     if not has_gpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # without it several CPU processes each believe to be alone
-    promised = int(os.environ.get("WORLD_SIZE", "1"))
+    if not zero:
+        forget_launch()
     share_cores(threads)
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
     if promised > 1:
@@ -109,8 +116,12 @@ def start(threads: int = 0, hang_seconds: float = 0) -> Team:
     accelerator = Accelerator(
         mixed_precision="no",  # the step sets autocast itself: stages of one recipe may differ
         kwargs_handlers=handlers,
+        deepspeed_plugin=deepspeed_plugin(strategy, has_gpu) if zero else None,
     )
     expected = {DistributedType.NO} if promised == 1 else {DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+    if zero:
+        load_whole()
+        expected = {DistributedType.DEEPSPEED}
     if accelerator.num_processes != promised or accelerator.distributed_type not in expected:
         raise UserError(
             f"the launcher promised {promised} processes (WORLD_SIZE), but this one found {accelerator.num_processes} "

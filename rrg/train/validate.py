@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +10,20 @@ from typing import Any
 
 import torch
 
+from rrg.batching.batch import Batch
 from rrg.batching.feed import Damage, Films, SplitFeed, shares
 from rrg.data.protocols import Protocol, get_protocol
 from rrg.errors import UserError, nearest
 from rrg.generate.engine import autocast, write_reports
 from rrg.generate.worklist import WorkList
+from rrg.language.causal import LanguageOutput
 from rrg.metrics.reports import Cut, token_cut
+from rrg.metrics.retrieval import PAIR_METRICS
 from rrg.metrics.scoring import METRIC_NAMES, point_scores
+from rrg.model import ReportGenerator
 from rrg.recipe import Recipe
 from rrg.shards.quarantine import Quarantine
+from rrg.strategy.replicas import Replicas
 from rrg.system import System, with_text
 from rrg.train.phases import phases
 from rrg.train.team import Team
@@ -26,7 +32,9 @@ from rrg.train.team import Team
 def check_selection(recipe: Recipe) -> None:
     """Raises UserError where `train.select` names what validation does not compute."""
     get_protocol(recipe.score.protocol)
-    legal = ("loss", "distinct_reports", *(METRIC_NAMES if recipe.train.validate_reports else ()))
+    legal: tuple[str, ...] = ("loss", "distinct_reports", *(METRIC_NAMES if recipe.train.validate_reports else ()))
+    if not recipe.writes:
+        legal = ("loss", *PAIR_METRICS)
     for name in recipe.train.select:
         if name not in legal:
             raise UserError(f"train.select.{name}: not computed in validation; {nearest(name, legal)}")
@@ -40,8 +48,8 @@ def selection_score(recipe: Recipe, metrics: dict[str, float]) -> float:
 class Validation:
     """Scores of one model on the validation split, kept per step: a killed validation is taken up where it stopped."""
 
-    def __init__(self, system: System, films: Films, team: Team, folder: Path) -> None:
-        self._system, self._films, self._team, self._folder = system, films, team, folder
+    def __init__(self, system: System, films: Films, team: Team, folder: Path, strategy: Replicas) -> None:
+        self._system, self._films, self._team, self._folder, self._strategy = system, films, team, folder, strategy
         recipe, total = system.recipe, len(films.shards)
         indices = range(total) if recipe.data.empty_reports == "keep" else with_text(films.shards, recipe).nonzero()[0].tolist()
         self._indices = list(indices)[: recipe.train.validate_studies or total]
@@ -88,16 +96,20 @@ class Validation:
         own = self._indices[team.rank :: team.world]
         size = recipe.train.micro_batch_size
         batches = [own[start : start + size] for start in range(0, len(own), size)]
+        counted = len(batches)
+        batches += [self._indices[:1]] * (self._strategy.rounds(counted) - counted)  # of no account: others need the company
         feed = SplitFeed(self._films, system.tokeniser, batches)
         total, damaged = [0.0, 0.0], []
         model.eval()
         torch.manual_seed(recipe.seed)  # parts that draw (noise in a text-only stage) draw the same at every validation
-        for share in shares(feed, range(len(batches)), workers=recipe.data.workers, prefetch=recipe.data.prefetch):
+        everything = shares(feed, range(len(batches)), workers=recipe.data.workers, prefetch=recipe.data.prefetch)
+        for number, share in enumerate(everything):
             phases.beat()
-            damaged += share.damaged
-            batch = share.batches[0].to(team.device)
             with torch.no_grad(), autocast(recipe, team.device):
-                output = model.language.loss(model.prefix(batch)[1], batch)
+                output = self._strategy.call(functools.partial(_forward, model, share.batches[0].to(team.device)))
+            if number >= counted:
+                continue
+            damaged += share.damaged
             total[0] += float(output.nll.double().sum())
             total[1] += output.tokens
         model.train()
@@ -110,11 +122,16 @@ class Validation:
         target = self._folder / f"step_{step:08d}.jsonl"
         work = WorkList(target, ids, {"step": step})
         arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device, "progress": _beat}
+        arguments["strategy"] = self._strategy
         own = write_reports(system.model, self._films, system.tokeniser, work, system.recipe, **arguments)
         damaged = [damage for part in team.gather(own) for damage in part]
         team.lead(lambda: work.finish([damage.study for damage in damaged]))
         # Not `splitlines`: a report may hold a line separator of Unicode.
         return [json.loads(line) for line in target.read_bytes().split(b"\n")[:-1]], damaged
+
+
+def _forward(model: ReportGenerator, batch: Batch) -> LanguageOutput:
+    return model.language.loss(model.prefix(batch)[1], batch)
 
 
 def _beat(count: int) -> None:

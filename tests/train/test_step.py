@@ -8,6 +8,7 @@ import torch
 from rrg.batching.feed import SplitFeed, StepFeed
 from rrg.recipe import load_recipe
 from rrg.shards.ledger import Ledger
+from rrg.strategy.replicas import Replicas
 from rrg.system import System, open_split
 from rrg.train.optim import build_optimizer
 from rrg.train.step import Stepper, step_seed
@@ -37,7 +38,8 @@ def prepared(team, shards, *overrides, micro=3):
         section="findings",
     )
     optimizer = build_optimizer(system.model, recipe.train)
-    return Stepper(system.model, system.model, optimizer, recipe, team), system.model, feed
+    strategy = Replicas(system.model, optimizer, team.accelerator)
+    return Stepper(system.model, strategy, recipe, team), system.model, feed
 
 
 def weights(model):
@@ -83,11 +85,11 @@ def test_what_is_not_finite_moves_nothing_and_names_the_studies(drawn_shards, te
     stepper.run(0, feed[0])
     share = feed[1]
     share.batches[1].pixel_values[0, 0, 0, 0, 0] = value
-    before, moments = weights(model), str(stepper._optimizer.state_dict()["state"])
+    before, moments = weights(model), str(stepper._strategy.optimizer.state_dict()["state"])
     result = stepper.run(1, share)
     assert not result.finite and result.suspects == share.batches[1].studies
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
-    assert str(stepper._optimizer.state_dict()["state"]) == moments
+    assert str(stepper._strategy.optimizer.state_dict()["state"]) == moments
     assert all(parameter.grad is None for parameter in model.parameters())
     assert stepper.run(1, feed[1]).finite, "the next batch is trained on as if nothing had been"
 
@@ -106,7 +108,7 @@ def test_clipping_bounds_the_gradient_that_is_applied(drawn_shards, team):
     norms = []
     for stepper, model, feed in (free, clipped):
         seen = []
-        stepper._optimizer.register_step_pre_hook(
+        stepper._strategy.optimizer.register_step_pre_hook(
             lambda *_, model=model, seen=seen: seen.append(
                 math.sqrt(sum(float(p.grad.norm()) ** 2 for p in model.parameters() if p.grad is not None))
             )

@@ -76,7 +76,7 @@ def test_groups_are_clipped_before_all(drawn_shards, team):
             gradients = [p.grad for other, p in model.named_parameters() if other.startswith(name) and p.grad is not None]
             seen[name] = math.sqrt(sum(float(gradient.norm()) ** 2 for gradient in gradients))
 
-    stepper._optimizer.register_step_pre_hook(look)
+    stepper._strategy.optimizer.register_step_pre_hook(look)
     result = stepper.run(0, feed[0])
     assert list(result.group_norms) == ["connector.aligner", "objectives.mine"]
     assert result.group_norms["connector.aligner"] > 0.001 and result.group_norms["objectives.mine"] > 1e-5
