@@ -26,6 +26,7 @@ COMMANDS = {
     "view": "one HTML page of a run",
     "export": "a run as a folder to hand on, with a model card",
     "bench": "measure the parts beside what others use",
+    "preflight": "can a run start on these nodes",
     "doctor": "what this machine has and what rrg will use",
 }
 

@@ -8,16 +8,13 @@ import importlib.util
 import os
 import shutil
 
+from rrg.cli import preflight
 from rrg.errors import UserError
 
-EXAMPLE = """example:
-  rrg doctor"""
+EXAMPLE = """examples:
+  rrg doctor
+  srun --nodes=4 --ntasks-per-node=1 rrg doctor --cluster --shards shards/mimic        the same as rrg preflight"""
 
-# package → the range the tests ran in, as setup.py has it
-_NEEDED = (
-    *("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors"),
-    *("webdataset", "omegaconf", "numpy", "pillow"),
-)
 _OPTIONAL = {
     "simplejpeg": "fast JPEG decoding (else Pillow)",
     "triton": "GPU kernels (else the PyTorch reference)",
@@ -34,11 +31,19 @@ def register(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "doctor", help="what this machine has", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--cluster", action="store_true", help="all nodes of the job and the links between them (rrg preflight)")
+    preflight.add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """A table. Raises UserError where a needed package is missing or out of range; otherwise training can start."""
+    """A table, and with a folder to look at its disk.
+
+    Raises:
+        UserError: a needed package is missing or out of range; otherwise training can start.
+    """
+    if options.cluster:
+        return preflight.run(options)
     from rich.console import Console
     from rich.table import Table
 
@@ -50,26 +55,18 @@ def run(options: argparse.Namespace) -> int:
     wanting = [name for name, _, verdict in rows if verdict.startswith("needed")]
     if wanting:
         raise UserError(f"doctor: missing or out of range: {', '.join(wanting)}; the table says what to install")
-    return 0
+    return preflight.run(options) if options.output or options.shards else 0
 
 
 def _packages() -> list[tuple[str, str, str]]:
-    from packaging.requirements import Requirement
+    """Against the compatibility table; what is only optional and fits is not worth a row."""
+    from rrg.preflight.compatibility import NEEDED, fits, ranges
 
-    ranges = {}
-    for text in importlib.metadata.requires("rrg") or []:
-        requirement = Requirement(text)
-        ranges[requirement.name.lower()] = requirement.specifier
-    rows = []
-    for name in _NEEDED:
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            rows.append((name, "missing", f"needed: pip install '{name}{ranges.get(name, '')}'"))
-            continue
-        fits = name not in ranges or ranges[name].contains(version.split("+")[0], prereleases=True)
-        rows.append((name, version, "ok" if fits else f"needed: {ranges[name]}"))
-    return rows
+    return [
+        (fit.package, fit.version or "missing", f"needed: {fit.advice}" if fit.advice else "ok")
+        for fit in fits(ranges())
+        if fit.advice or fit.package in NEEDED
+    ]
 
 
 def _devices() -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rrg.cli import doctor, main
+from rrg.preflight import compatibility
 
 
 def test_this_machine_can_train(capsys: pytest.CaptureFixture[str]):
@@ -19,12 +20,12 @@ def test_this_machine_can_train(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_missing_package_and_one_out_of_range(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(doctor, "_NEEDED", ("torch", "no-such-package", "numpy"))
+    monkeypatch.setattr(compatibility, "NEEDED", ("torch", "no-such-package", "numpy"))
     asked = ["torch>=99", "no-such-package>=1.0", "numpy>=1"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: asked)
     assert main(["doctor"]) == 2
     captured = capsys.readouterr()
-    assert "needed: >=99" in captured.out and "pip install 'no-such-package>=1.0'" in " ".join(captured.out.split())
+    assert "pip install 'torch>=99'" in captured.out and "pip install 'no-such-package>=1.0'" in " ".join(captured.out.split())
     assert captured.err == "rrg: doctor: missing or out of range: torch, no-such-package; the table says what to install\n"
 
 
