@@ -202,8 +202,8 @@ def _submit(folder: SweepFolder, todo: Sequence[Any], found: Sequence[TrialState
     where = {"slurm": "to Slurm", "local": "to this machine", "debug": "one after another"}[cluster]
     most = sweep.parallel or int(cluster == "local")
     limit = f", at most {most} at one time" if most and cluster != "debug" else ""
-    print(f"{len(todo)} of {len(found)} trials submitted {where}{limit if todo else ''}; folder {folder.root}", flush=True)
     submit(folder, todo, sweep, cluster, gpus)
+    print(f"{len(todo)} of {len(found)} trials submitted {where}{limit if todo else ''}; folder {folder.root}", flush=True)
 
 
 def _afterwards(folder: SweepFolder, options: argparse.Namespace) -> int:

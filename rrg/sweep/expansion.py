@@ -13,13 +13,13 @@ from rrg.config.load import Loaded, find_recipe
 from rrg.config.schema import flatten, plain
 from rrg.errors import UserError
 from rrg.recipe import Recipe, load_recipe
-from rrg.sweep.naming import labels, short_keys, value_words
+from rrg.sweep.naming import labels, short_axes, value_words
 from rrg.sweep.reading import Asked, words
 
 VARIANT = "variant"  # the axis that the named variants are
 _OURS = {
     "name": "a trial is named by its cell",
-    "output": "a trial has a run directory of its own",
+    "output": "each trial has its own",
     "seed": "write seeds: [1, 2]",
 }
 _APART = ("name", "output")
@@ -119,7 +119,7 @@ def _recipe_file(asked: Asked) -> Path:
 
 
 def _trials(asked: Asked, axes: Sequence[Axis], recipe: Path, base: Loaded[Recipe], folder: Path) -> Iterator[Trial]:
-    keys = short_keys([axis.name for axis in axes])
+    keys = short_axes([axis.name for axis in axes])
     for points in itertools.product(*(axis.points for axis in axes)):
         cell = "_".join(_cell_word(axis, point, keys) for axis, point in zip(axes, points, strict=True)) or "recipe"
         values = {axis.name: point.value for axis, point in zip(axes, points, strict=True)}
@@ -135,7 +135,7 @@ def _trials(asked: Asked, axes: Sequence[Axis], recipe: Path, base: Loaded[Recip
 
 
 def _cell_word(axis: Axis, point: Point, keys: Mapping[str, str]) -> str:
-    return point.label if axis.name == VARIANT else f"{keys[axis.name].replace('+', '-')}-{point.label}"
+    return point.label if axis.name == VARIANT else f"{keys[axis.name]}-{point.label}"
 
 
 def _check_keys(asked: Asked, axes: Sequence[Axis]) -> None:

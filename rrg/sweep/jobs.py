@@ -14,8 +14,8 @@ from types import FrameType
 # Programs that checkpoint do so on SIGUSR1; submitit's own choice, SIGUSR2, would end them. It reads this once, at import.
 os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
 
-from submitit import JobEnvironment
-from submitit.core.utils import DelayedSubmission
+from submitit import JobEnvironment, LocalExecutor, SlurmExecutor
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 
 from rrg.sweep import journal
 from rrg.sweep.folder import SweepFolder, TrialPlace
@@ -24,6 +24,9 @@ from rrg.sweep.supervisor import Supervisor
 from rrg.sweep.work import DONE, STOPPED, run_trial
 
 _PATIENCE = 25.0  # seconds for a checkpoint where the end is not known: Slurm kills 30 s after SIGTERM
+
+
+__all__ = ["FailedJobError", "FailedSubmissionError", "LocalExecutor", "SlurmExecutor", "TrialJob", "WorkerJob"]
 
 
 class TrialFailedError(RuntimeError):

@@ -22,6 +22,13 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def short_axes(names: Sequence[str]) -> dict[str, str]:
+    """Name of an axis → a short one: of its key, or of the first key of a pair."""
+    firsts = {name: name.partition("+")[0] for name in names}
+    keys = short_keys(list(firsts.values()))
+    return {name: keys[first] for name, first in firsts.items()}
+
+
 def value_words(value: Any) -> str:
     """A value as a person writes it: text without quotes, numbers short, anything else as JSON."""
     if isinstance(value, str):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rrg.sweep.harvest import CellRow, ScoreTable
-from rrg.sweep.naming import short_keys, value_words
+from rrg.sweep.naming import short_axes, value_words
 
 _PANELS = 4
 _LINES = 8  # of other settings that are told apart by colour
@@ -24,12 +24,12 @@ _NAMES = {
 def plot_axes(table: ScoreTable, folder: Path, stem: str) -> list[Path]:
     """Draw `STEM.AXIS.png` for every axis with more than one value; their paths."""
     axes = list(table.rows[0].values)
-    names = short_keys(axes)
+    names = short_axes(axes)
     written = []
     for axis in axes:
         places = list({value_words(row.values[axis]): row.values[axis] for row in table.rows}.values())
         if len(places) > 1:
-            path = folder / f"{stem}.{names[axis].replace('+', '-')}.png"
+            path = folder / f"{stem}.{names[axis]}.png"
             _draw(table, axis, places, path)
             written.append(path)
     return written
@@ -65,7 +65,7 @@ def _draw(table: ScoreTable, axis: str, places: Sequence[Any], path: Path) -> No
 
 def _lines(table: ScoreTable, axis: str) -> dict[str, list[CellRow]]:
     """The cells that differ on this axis only, by the words of what they share."""
-    others = short_keys([name for name in table.rows[0].values if name != axis])
+    others = short_axes([name for name in table.rows[0].values if name != axis])
     found: dict[str, list[CellRow]] = {}
     for row in table.rows:
         shared = ", ".join(f"{short} {value_words(row.values[name])}" for name, short in others.items())

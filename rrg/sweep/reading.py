@@ -49,6 +49,9 @@ def read_sweep(file: str | Path, overrides: Sequence[str] = ()) -> Asked:
         loaded = load(Sweep, path, own)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(path)) else f"sweep {path}: {error}") from None
+    nulls = [name for name, difference in (loaded.data.get("variants") or {}).items() if difference is None]
+    if nulls:
+        raise UserError(f"sweep {path}: variants.{nulls[0]}: nothing; write {{}} for the recipe as it is, or take the name out")
     # The typed mapping has dropped its nulls, which here take an entry out of the recipe.
     given = loaded.data.get("overrides") or {}
     further = dict(item for text in rest for item in flatten(override(text)[1]))
@@ -85,7 +88,5 @@ def read_resources(path: Path, overrides: Sequence[str]) -> Sweep:
     for text in overrides:
         key = text.partition("=")[0].strip()
         if key.partition(".")[0] not in ("parallel", "processes", "gpus", "slurm"):
-            raise UserError(
-                f"override {key}: the trials are what they were; only parallel, processes, gpus and slurm.* may change"
-            )
+            raise UserError(f"override {key}: the trials stay what they are; parallel, processes, gpus and slurm.* may change")
     return load(Sweep, path, overrides).value

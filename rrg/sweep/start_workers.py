@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rrg.sweep import journal
 from rrg.sweep.folder import SweepFolder
-from rrg.sweep.jobs import WorkerJob
+from rrg.sweep.jobs import LocalExecutor, WorkerJob
 from rrg.sweep.local_queue import waiting
 
 _YEAR = 365 * 24 * 60  # minutes: a worker has no time limit
@@ -17,8 +17,6 @@ _YEAR = 365 * 24 * 60  # minutes: a worker has no time limit
 
 def main(arguments: Sequence[str]) -> int:
     """Start a worker for every `SLOT:GPUS` (numbers joined by commas, or nothing); 1 where one ended before it began."""
-    from submitit.local.local import LocalExecutor
-
     folder = SweepFolder(Path(arguments[0]))
     started = []
     for word in arguments[1:]:

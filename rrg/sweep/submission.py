@@ -20,9 +20,7 @@ _NO_LIMIT = 1000  # trials at one time on Slurm where no limit is asked for: the
 def choose_cluster(asked: str | None) -> str:
     """Slurm where it is, else this machine. Raises UserError where Slurm is asked for and is not here."""
     if asked == SLURM and not slurm_here():
-        raise UserError(
-            "--cluster slurm: neither sbatch nor srun is on this machine's PATH; go to a login node, or write --local"
-        )
+        raise UserError("--cluster slurm: sbatch and srun are not on this machine's PATH; go to a login node, or write --local")
     return asked or (SLURM if slurm_here() else LOCAL)
 
 
@@ -43,10 +41,7 @@ def submit(folder: SweepFolder, entries: Sequence[Entry], sweep: Sweep, cluster:
 
 
 def _to_slurm(folder: SweepFolder, entries: Sequence[Entry], sweep: Sweep, gpus: int) -> None:
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-    from submitit.slurm.slurm import SlurmExecutor
-
-    from rrg.sweep.jobs import TrialJob
+    from rrg.sweep.jobs import FailedJobError, FailedSubmissionError, SlurmExecutor, TrialJob
 
     executor = SlurmExecutor(folder.submitit, max_num_timeout=sweep.slurm.timeouts)
     executor.update_parameters(**_parameters(folder, sweep, gpus))
@@ -54,8 +49,9 @@ def _to_slurm(folder: SweepFolder, entries: Sequence[Entry], sweep: Sweep, gpus:
     try:
         jobs = executor.map_array(TrialJob(), places)
     except (FailedJobError, FailedSubmissionError) as error:
-        said = [line for line in str(error).splitlines() if "error" in line.lower()] or str(error).splitlines()
-        raise UserError(f"sbatch refused the job: {said[0].strip()}; change it with slurm.KEY=VALUE") from None
+        lines = [line.strip() for line in str(error).splitlines() if line.startswith("sbatch:")] or [str(error)]
+        said = next((line for line in lines if "fatal" in line), lines[-1])
+        raise UserError(f"{said}; change what is asked for with slurm.KEY=VALUE, or write --local to go without Slurm") from None
     for entry, job in zip(entries, jobs, strict=True):
         journal.append(folder.jobs, "submit", cluster=SLURM, job=job.job_id, trial=entry.name)
 
