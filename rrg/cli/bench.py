@@ -6,7 +6,7 @@ import argparse
 import importlib
 
 # Each module has `register(subjects)`; it imports what it measures only when it runs.
-_SUBJECTS = ("loader", "kernels", "scores")
+_SUBJECTS = ("loader", "kernels", "scores", "train")
 
 
 def register(commands: argparse._SubParsersAction) -> None:

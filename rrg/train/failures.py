@@ -4,7 +4,8 @@
 |---------------|-----------|-------------------------------------------------------------------------------|
 | `user`        | 2         | a `UserError`, met by one rank or by all                                      |
 | `memory`      | 71        | the GPU or the process has no memory left: the same command will end the same |
-| `lost`        | 69        | a rank is gone or hangs, or a collective failed: the same command may do      |
+| `lost`        | 69        | a rank or its loader is gone, or hangs: the same command may do               |
+| `collective`  | 69        | a collective operation failed: the consequence of something else              |
 | `interrupted` | 75        | a signal asked one rank to leave before there was anything to keep            |
 | `fault`       | 1         | any other exception: a fault of ours, with its traceback                      |
 """
@@ -26,7 +27,14 @@ from rrg.errors import EXIT_LOST, EXIT_MEMORY, RunError, UserError
 from rrg.train.phases import Where
 from rrg.train.signals import EXIT_INTERRUPTED, Interrupted
 
-CODES = {"user": 2, "memory": EXIT_MEMORY, "lost": EXIT_LOST, "interrupted": EXIT_INTERRUPTED, "fault": 1}
+CODES = {
+    "user": 2,
+    "memory": EXIT_MEMORY,
+    "lost": EXIT_LOST,
+    "collective": EXIT_LOST,
+    "interrupted": EXIT_INTERRUPTED,
+    "fault": 1,
+}
 
 _NO_MEMORY = (
     "out of memory",
@@ -55,7 +63,7 @@ class Failure:
 
     @property
     def primary(self) -> bool:
-        return self.cause != "lost"
+        return self.cause != "collective"
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Failure:
@@ -97,7 +105,7 @@ def _described(error: BaseException, where: Where, alone: bool) -> tuple[str, st
             "tells), write fewer data.workers or a smaller data.prefetch"
         )
     if not alone and is_collective(error):
-        return "lost", f"could not finish a collective operation ({_first(error)}); last: {where}"
+        return "collective", f"could not finish a collective operation ({_first(error)}); last: {where}"
     return "fault", f"failed with {type(error).__name__}; last: {where}; the traceback is on its standard error"
 
 

@@ -85,9 +85,9 @@ def _end(error: Exception, team: Team, watchdog: Watchdog | None, folder: Path |
     if failure.cause != "user":
         write_failure(folder, team.rank, failure, error)
     first = verdict.failure if verdict is not None else failure
-    if failure.cause == "memory":
+    if failure.cause in ("memory", "lost"):
         raise RunError(failure.told, failure.code) from None
-    if failure.cause == "lost":
+    if failure.cause == "collective":
         raise RunError(first.told, first.code) from None
     if first.rank != team.rank and failure.cause == "fault":
         say(first.told)

@@ -1,0 +1,144 @@
+"""`rrg bench train`: studies a second, utilisation and where the time of a step goes, over numbers of processes or nodes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rrg.errors import UserError
+
+if TYPE_CHECKING:
+    from rrg.bench.train_run import TrainPlan
+
+EXAMPLE = """examples:
+  rrg bench train r2gengpt_mimic data.shards=shards/mimic --processes 1,2,4,8 --scaling weak --out bench/node
+  rrg bench train r2gengpt_mimic data.shards=shards/mimic --nodes 1,2,4 --out bench/cluster     (inside a Slurm allocation)
+  torchrun --nproc-per-node 8 launcher/train.py …: started on several processes, `rrg bench train` measures on just those
+  rrg bench train --compare here/processes_8.json there/processes_8.json
+
+Written to --out: processes_N.json or nodes_N.json (everything measured, with hardware and versions of every rank), its log,
+table.txt and scaling.png. No checkpoint is written, nothing is validated. docs/benchmark_runs.md says how each figure is made."""
+
+
+def register(subjects: argparse._SubParsersAction) -> None:
+    """Add the subject."""
+    parser = subjects.add_parser(
+        "train", help="speed and scaling of training", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", nargs="?", help="a recipe file, or the name of one under configs/")
+    parser.add_argument("--steps", type=int, default=50, metavar="N", help="steps measured (50)")
+    parser.add_argument("--warmup", type=int, default=10, metavar="N", help="steps before them (10)")
+    parser.add_argument(
+        "--scaling", default="weak", metavar="KIND", help="weak (default): the batch grows with the count; strong: not"
+    )
+    parser.add_argument("--processes", metavar="N,N", help="counts of processes on this machine (1)")
+    parser.add_argument("--nodes", metavar="N,N", help="counts of nodes of the Slurm allocation")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results")
+    parser.add_argument("--peak-tflops", type=float, metavar="X", help="rate of one device, where its kind is not known")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two results side by side; measures nothing")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="measure on the processes of this launch, and write here")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare, measure here, or launch what measures."""
+    if options.compare:
+        return _compare(*options.compare)
+    if not options.recipe or "=" in options.recipe:
+        raise UserError("rrg bench train: name a recipe, for example `rrg bench train tiny/r2gengpt_iu --out bench`")
+    from rrg.bench.train_launch import in_launch
+    from rrg.bench.train_run import TrainPlan
+    from rrg.cli.quiet import quiet_libraries
+
+    if options.scaling not in ("weak", "strong"):
+        raise UserError(f"--scaling {options.scaling}: write weak or strong")
+    quiet_libraries()
+    plan = TrainPlan(options.steps, options.warmup, options.scaling, options.peak_tflops)
+    if options.json is not None or in_launch():
+        return _measure_here(options, plan)
+    return _launch(options)
+
+
+def _measure_here(options: argparse.Namespace, plan: TrainPlan) -> int:
+    """One of the processes of a configuration."""
+    import os
+
+    from rich.console import Console
+
+    from rrg.bench.train_run import measure_training
+    from rrg.cli.bench_train_table import show
+    from rrg.cli.room import room_in
+    from rrg.recipe import load_recipe
+    from rrg.train.rundir import write_json
+
+    target = options.json
+    if target is None:
+        if options.out is None:
+            raise UserError("--out: missing; name the folder of the results")
+        target = options.out / f"processes_{os.environ['WORLD_SIZE']}.json"
+    steps = plan.warmup + plan.steps
+    fixed = [f"train.max_steps={steps}", "train.validate_every=0", f"output={target.with_suffix('.run')}"]
+    loaded = load_recipe(options.recipe, [*options.overrides, *fixed])
+    with room_in(target.parent):
+        record = measure_training(loaded, plan)
+        if os.environ.get("RANK", "0") == "0":
+            write_json(target, record)
+            if options.json is None:
+                show([record], Console(soft_wrap=True, highlight=False))
+    return 0
+
+
+def _launch(options: argparse.Namespace) -> int:
+    """Every configuration in turn; then the table and the picture of all."""
+    from rich.console import Console
+
+    from rrg.bench.train_launch import check_counts, configurations, run_configuration
+    from rrg.bench.train_plot import scaling_png
+    from rrg.cli.bench_train_table import show, written
+    from rrg.cli.room import room_in
+    from rrg.recipe import load_recipe
+    from rrg.shards.storage import replace_file
+
+    if options.out is None:
+        raise UserError("--out: missing; name the folder of the results")
+    if options.processes and options.nodes:
+        raise UserError("--nodes and --processes: write one of them")
+    over_nodes = options.nodes is not None
+    counts = _counts("--nodes" if over_nodes else "--processes", options.nodes or options.processes or "1")
+    check_counts(counts, over_nodes)
+    recipe = load_recipe(options.recipe, options.overrides).value
+    planned = configurations(recipe, counts, options.scaling, over_nodes)
+    words = [options.recipe, *options.overrides, "--steps", str(options.steps), "--warmup", str(options.warmup)]
+    words += ["--scaling", options.scaling]
+    words += [] if options.peak_tflops is None else ["--peak-tflops", str(options.peak_tflops)]
+    waiting = Console(stderr=True, highlight=False)
+    with room_in(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+        records = [run_configuration(planned_one, words, options.out, waiting.print) for planned_one in planned]
+        show(records, Console(soft_wrap=True, highlight=False))
+        replace_file(options.out / "table.txt", written(records).encode())
+        replace_file(options.out / "scaling.png", scaling_png(records))
+    print(f"everything measured: {options.out}")
+    return 0
+
+
+def _counts(name: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"{name} {text!r}: write numbers with commas, such as 1,2,4") from None
+
+
+def _compare(first: Path, second: Path) -> int:
+    from rich.console import Console
+
+    from rrg.bench.train_protocol import require_same
+    from rrg.bench.train_result import read_result
+    from rrg.cli.bench_train_table import show_pair
+
+    pair: list[dict[str, Any]] = [read_result(first), read_result(second)]
+    require_same(pair[0], pair[1], (str(first), str(second)))
+    show_pair(pair[0], pair[1], Console(soft_wrap=True, highlight=False))
+    return 0
