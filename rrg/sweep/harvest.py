@@ -226,7 +226,7 @@ def _notes(split: str, protocol: str, rows: Sequence[CellRow], by: str, best: st
         )
     counts = sorted({len(row.seeds) for row in rows if row.seeds})
     if any(count > 1 for count in counts):
-        said = "/".join(map(str, counts))
+        said = " or ".join(map(str, counts))
         notes.append(f"[low, high]: 95 % of the mean over {said} seeds (Student's t); it says nothing of other studies")
     if 1 in counts:
         notes.append("[low, high] of one seed: 95 % over studies (bootstrap); it says nothing of other seeds")

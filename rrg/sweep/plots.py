@@ -57,7 +57,7 @@ def _draw(table: ScoreTable, axis: str, places: Sequence[Any], path: Path) -> No
         _dress(panel, metric, axis, places, at, numbers, table)
     handles, words = canvas.axes[0].get_legend_handles_labels()
     if 1 < len(lines) <= _LINES:
-        canvas.legend(handles, words, loc="outside lower center", ncols=min(3, len(lines)), fontsize="small", frameon=False)
+        canvas.legend(handles, words, loc="outside lower center", ncols=min(4, len(lines)), fontsize="small", frameon=False)
     canvas.suptitle(_title(table, lines), fontsize="medium")
     with replacing(path) as file:
         canvas.savefig(file, format="png", dpi=120)
@@ -104,7 +104,7 @@ def _line(
     )
     for place, figure in zip(x, figures, strict=True):
         if len(figure.values) > 1:
-            panel.plot([place] * len(figure.values), figure.values, "_", color=colour, markersize=9, alpha=0.7)
+            panel.plot([place] * len(figure.values), figure.values, ".", color=colour, markersize=4, alpha=0.5)
     for place, (_, row) in zip(x, shown, strict=True):
         if row.cell == best:
             panel.plot([place], [row.figures[metric].mean], "*", color="black", markersize=11, zorder=5)
@@ -132,8 +132,8 @@ def _dress(
 
 def _title(table: ScoreTable, lines: dict[str, list[CellRow]]) -> str:
     counts = sorted({len(row.seeds) for row in table.rows if row.seeds})
-    seeds = f"{'/'.join(map(str, counts))} seeds" if counts != [1] else "1 seed"
+    seeds = f"{' or '.join(map(str, counts))} seeds" if counts != [1] else "1 seed"
     missing = sum(len(row.missing) for row in table.rows)
-    more = f"; {missing} trials missing" if missing else ""
+    more = f"; trials missing: {missing}" if missing else ""
     others = f"; {len(lines)} lines of other settings" if len(lines) > _LINES else ""
     return f"{table.split}, protocol {table.protocol}, {table.studies} studies, {seeds}, 95 % intervals{more}{others}"
