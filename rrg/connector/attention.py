@@ -14,6 +14,8 @@ from rrg.errors import UserError
 
 # (keys, values) of new positions [B, heads, L, W / heads] to those of all positions so far.
 Keep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (keys, values) of a memory that does not change while a report is written, from what computes them.
+Fixed = Callable[[Callable[[], tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]]
 
 
 class Attention(nn.Module):
@@ -39,21 +41,26 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
         keep: Keep | None = None,
+        fixed: Fixed | None = None,
     ) -> Tensor:
         """[B, L, out]: attention to `memory_bmw`, or to x itself.
 
         `mask` [B, M] names the keys that are there; a row of which none is there sees all, and what it gives is not to be used.
         `causal` is for queries that stand at the same places as the keys. With `keep`, one new position at a time sees all that
-        were kept, so that causality needs no mask.
+        were kept, so that causality needs no mask; with `fixed`, those of an unchanging memory are computed once.
         """
         source = x_blw if memory_bmw is None else memory_bmw
-        q, k, v = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project, x in ((self.query, x_blw), (self.key, source), (self.value, source))
-        )
+        q = self._heads(self.query(x_blw))
+        k, v = self._pair(source) if fixed is None else fixed(lambda: self._pair(source))
         if keep is not None:
             k, v = keep(k, v)
         keys = None if mask is None else (mask | ~mask.any(1, keepdim=True))[:, None, None]
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, k, v, keys, dropout, is_causal=causal and q.shape[2] > 1)
         return self.output(attended.transpose(1, 2).flatten(-2))
+
+    def _pair(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        return self._heads(self.key(source)), self._heads(self.value(source))
+
+    def _heads(self, x_blw: Tensor) -> Tensor:
+        return x_blw.unflatten(-1, (self.heads, -1)).transpose(1, 2)

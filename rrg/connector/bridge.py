@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rrg.connector.attention import Attention, Keep
+from rrg.connector.attention import Attention, Fixed, Keep
 from rrg.errors import UserError
 
 STAGES = 3
@@ -29,10 +29,12 @@ class CrossModalBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, y: Tensor, *, causal: bool = False, keep: Keep | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, y: Tensor, *, causal: bool = False, keep: Keep | None = None, fixed: Fixed | None = None
+    ) -> Tensor:
         """x [F, L, d] given y [F, M, d]."""
         x = self.norms[0](x + self.dropout(self.own(x, causal=causal, keep=keep)))
-        x = self.norms[1](x + self.dropout(self.other(x, y)))
+        x = self.norms[1](x + self.dropout(self.other(x, y, fixed=fixed)))
         return self.norms[2](x + self.dropout(self.feed(x)))
 
 

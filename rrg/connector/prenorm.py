@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rrg.connector.attention import Attention, Keep
+from rrg.connector.attention import Attention, Fixed, Keep
 
 
 class UnbiasedNorm(nn.Module):
@@ -61,10 +61,12 @@ class DecoderLayer(nn.Module):
         self.norms = nn.ModuleList(UnbiasedNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_blw: Tensor, memory_bmw: Tensor, mask: Tensor | None, keep: Keep | None = None) -> Tensor:
+    def forward(
+        self, x_blw: Tensor, memory_bmw: Tensor, mask: Tensor | None, keep: Keep | None = None, fixed: Fixed | None = None
+    ) -> Tensor:
         """[B, L, W]; `mask` [B, M] names the memory tokens that are there."""
         x_blw = x_blw + self.dropout(self.attention(self.norms[0](x_blw), causal=True, keep=keep))
-        x_blw = x_blw + self.dropout(self.cross(self.norms[1](x_blw), memory_bmw, mask=mask))
+        x_blw = x_blw + self.dropout(self.cross(self.norms[1](x_blw), memory_bmw, mask=mask, fixed=fixed))
         return x_blw + self.dropout(self.feed(self.norms[2](x_blw)))
 
 

@@ -10,29 +10,34 @@ Dimensions: F films, L positions, W width of the tower, d adapter width, N place
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from transformers import DynamicCache
 
-from rrg.connector.attention import Keep
+from rrg.connector.attention import Fixed, Keep
 from rrg.connector.bridge import STAGES, CrossModalBlock, start_adapters
 from rrg.language.layered_text import LayeredText, groups
 from rrg.vision.adapters import freeze
 
-if TYPE_CHECKING:
-    from transformers import Cache
+
+class FilmCache(DynamicCache):
+    """The library's cache of keys and values of words, and beside it those of what is seen, which stay as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
 
 
 class KeptWords:
-    """Keys and values of the words written so far, by place. A search may reorder or repeat its rows: they are studies, and the
-    films of a study lie with its heads."""
+    """Keys and values while a report is written, by the place of an attention in the model. A search may reorder or repeat the
+    rows of words: they are studies (the films of a study lie with its heads), and a study's beams see the same films."""
 
-    def __init__(self, cache: Cache, rows: int) -> None:
+    def __init__(self, cache: FilmCache, rows: int) -> None:
         self._cache, self._rows = cache, rows
 
     def at(self, place: int) -> Keep:
-        """What attention `place` keeps its keys and values with."""
+        """What attention `place` keeps the words' keys and values with."""
 
         def keep(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             heads, shape = k.shape[1], (self._rows, -1, *k.shape[2:])
@@ -40,6 +45,16 @@ class KeptWords:
             return k.reshape(-1, heads, *k.shape[2:]), v.reshape(-1, heads, *v.shape[2:])
 
         return keep
+
+    def of_films(self, place: int) -> Fixed:
+        """What attention `place` keeps the keys and values of the films with."""
+
+        def fixed(compute: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+            if place not in self._cache.seen:
+                self._cache.seen[place] = compute()
+            return self._cache.seen[place]
+
+        return fixed
 
 
 class TextStream(nn.Module):
@@ -96,8 +111,9 @@ class TextStream(nn.Module):
 
     def adapt(self, stage: int, x: Tensor, t: Tensor, v: Tensor, kept: KeptWords | None = None) -> Tensor:
         """The stream with what the adapter makes of t [F, L, d] and the film's map v [F, N, d]."""
-        keep = None if kept is None else kept.at(len(self.tower.layers) + stage)
-        return x + self.up[stage](self.blocks[stage](t, v, causal=not self.leak, keep=keep))
+        place = len(self.tower.layers) + stage
+        keep, fixed = (None, None) if kept is None else (kept.at(place), kept.of_films(place))
+        return x + self.up[stage](self.blocks[stage](t, v, causal=not self.leak, keep=keep, fixed=fixed))
 
     def sentence(self, x_fw: Tensor) -> Tensor:
         """[F, E]: the finished features of one position in the space that the towers share."""

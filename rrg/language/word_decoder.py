@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Cache, DynamicCache, GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rrg.batching.batch import Batch, Prefix
@@ -26,7 +26,7 @@ from rrg.language.causal import LanguageOutput
 from rrg.language.decoding import Decoding
 from rrg.language.guidance import Guidance
 from rrg.language.layered_text import build_layered_text
-from rrg.language.text_stream import KeptWords, TextStream
+from rrg.language.text_stream import FilmCache, KeptWords, TextStream
 from rrg.language.tokenizer import kept_tokenizer, word_vocabulary, words_of_tokenizer
 from rrg.language.word_table import pieces_of, word_table
 
@@ -64,7 +64,7 @@ class WordWriter(PreTrainedModel, GenerationMixin):
         self.head = nn.Linear(width, config.vocab_size)
         xavier(self.decoder)
 
-    def hidden(self, ids: Tensor, seen: dict[str, Tensor], cache: Cache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, seen: dict[str, Tensor], cache: FilmCache | None = None) -> Tensor:
         """[R, L, W] behind the last norm; `seen` as `shown` gives it."""
         R, V = seen["there"].shape
         first = 0 if cache is None else cache.get_seq_length()
@@ -74,17 +74,19 @@ class WordWriter(PreTrainedModel, GenerationMixin):
         there = seen["there"][..., None, None]
         x = (words * there).sum(1) / (there.sum(1).clamp_min(1) if self.mean else 1)
         for place, layer in enumerate(self.decoder):
-            x = layer(x, seen["memory"], seen["memory_mask"], None if kept is None else kept.at(self.stream.kept + place))
+            own = self.stream.kept + place
+            keep, fixed = (None, None) if kept is None else (kept.at(own), kept.of_films(own))
+            x = layer(x, seen["memory"], seen["memory_mask"], keep, fixed)
         return self.norm(x)
 
-    def forward(self, input_ids: Tensor, past_key_values: Cache | None = None, **given: Any) -> CausalLMOutputWithPast:
+    def forward(self, input_ids: Tensor, past_key_values: FilmCache | None = None, **given: Any) -> CausalLMOutputWithPast:
         """Logits [R, 1, words] of the word after the last of `input_ids`, those not yet in the cache."""
         seen = {name: given[name] for name in ("memory", "memory_mask", "maps", "there")}
         logits = self.head(self.hidden(input_ids, seen, past_key_values)[:, -1:])
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, past_key_values: Cache | None = None, **given: Any
+        self, input_ids: Tensor, past_key_values: FilmCache | None = None, **given: Any
     ) -> dict[str, Any]:
         """The words that the cache has not seen, and all of the film."""
         first = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -99,7 +101,7 @@ class BlindGuidance(Guidance):
 
     def __init__(self, model: WordWriter, nothing: dict[str, Tensor], scale: float, plausibility: float) -> None:
         self._model, self._scale, self._plausibility = model, scale, plausibility
-        self._nothing, self._cache = nothing, DynamicCache()
+        self._nothing, self._cache = nothing, FilmCache()
 
     def _blind(self, input_ids: Tensor) -> Tensor:
         ids = input_ids[:, self._cache.get_seq_length() :]
@@ -173,7 +175,7 @@ class WordDecoder(nn.Module):
             blind = nothing_of(seen, torch.zeros(len(batch), dtype=torch.bool, device=batch.report_ids.device))
             rules = [BlindGuidance(self.model, blind, decoding.guidance, decoding.guidance_plausibility)]
         start = torch.full((len(batch), 1), END, device=batch.report_ids.device)
-        arguments: dict[str, Any] = {**seen, **decoding.arguments(), "logits_processor": rules, "past_key_values": DynamicCache()}
+        arguments: dict[str, Any] = {**seen, **decoding.arguments(), "logits_processor": rules, "past_key_values": FilmCache()}
         writer: Any = self.model
         ids = writer.generate(start, attention_mask=torch.ones_like(start), synced_gpus=self.synced, **arguments)
         return [self._text(row) for row in ids[:, 1:].tolist()]

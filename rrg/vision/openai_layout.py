@@ -71,7 +71,7 @@ def clip_tensors(name: str, setting: str) -> Mapping[str, Tensor]:
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":  # of a module that nothing here imports
             raise
-        raise UserError(f"{setting}: {name}: holds more than tensors; write {_INSTEAD}") from None
+        raise UserError(f"{setting}: {name}: is no file of plain tensors; write {_INSTEAD}") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise UserError(f"{setting}: {name}: holds something else than named tensors; write {_INSTEAD}")
     held = {key: tensor for key, tensor in tensors.items() if key not in _BESIDE}
