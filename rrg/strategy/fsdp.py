@@ -96,7 +96,8 @@ class HybridShard(FullyShard):
                 f"strategy=hsdp: {self.world} processes, {local} on this node: it shards within a node and replicates between "
                 "equal nodes of two or more processes; write strategy=fsdp2"
             )
-        return init_device_mesh(self._accelerator.device.type, (self.world // local, local))
+        shape, names = (self.world // local, local), ("between nodes", "within a node")
+        return init_device_mesh(self._accelerator.device.type, shape, mesh_dim_names=names)
 
 
 def share_table(head: nn.Module, embedding: nn.Module) -> None:

@@ -16,15 +16,14 @@ from rrg.errors import UserError
 
 STAGES = {"zero2": 2, "zero3": 3}
 _TRUE = ("1", "true", "yes", "y", "t", "on")
-# `auto` is filled in by Accelerate. Nothing is bf16 or fp16 here: DeepSpeed would cast the weights, and the step has autocast.
+# Nothing is bf16 or fp16 here: DeepSpeed would cast the weights, and the step has autocast.
 _CONFIG: dict[str, Any] = {
-    "train_batch_size": "auto",
     "train_micro_batch_size_per_gpu": 1,  # for DeepSpeed's own counting of samples; batches are dealt by the ledger
     "gradient_accumulation_steps": 1,  # the step says which micro-batch is the last
     "gradient_clipping": 0.0,  # as `train.clip_norm` says, over the pieces
     "zero_optimization": {"stage": 3},
 }
-_OWN = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+_OWN = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 _REFUSED = {
     "optimizer": "the optimizer is that of train.*",
     "scheduler": "the learning rate is that of train.schedule",
@@ -69,6 +68,7 @@ def deepspeed_config(strategy: str) -> dict[str, Any]:
             raise UserError(f"{_config_file()}: {key} is set, but {why}; remove it")
     for key in _OWN:
         config[key] = _CONFIG[key]
+    config.pop("train_batch_size", None)
     for key in _REFUSED:
         config.pop(key, None)
     config["zero_optimization"]["stage"] = STAGES[strategy]
@@ -111,12 +111,14 @@ def deepspeed_plugin(strategy: str, has_gpu: bool) -> Any:
 def _without_shared_memory_operator() -> None:
     """On a CPU DeepSpeed would compile an operator when it starts, and fail where there is no compiler."""
     import logging
+    import warnings
 
     import deepspeed.ops
     from deepspeed.utils import logger
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logger.setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=r".*torch\.distributed\..* is deprecated.*", category=FutureWarning)
 
 
 def load_whole() -> None:

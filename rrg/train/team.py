@@ -118,7 +118,7 @@ def start(threads: int = 0, hang_seconds: float = 0, strategy: str = "") -> Team
         kwargs_handlers=handlers,
         deepspeed_plugin=deepspeed_plugin(strategy, has_gpu) if zero else None,
     )
-    expected = {DistributedType.NO} if promised == 1 else {DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+    expected = {DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, *([DistributedType.NO] if promised == 1 else [])}
     if zero:
         load_whole()
         expected = {DistributedType.DEEPSPEED}
