@@ -166,11 +166,12 @@ class Recipe:
         self._check_views()
         self._check_ngrams()
         if self.vision.kind == "none" and self.connector.kind not in ("none", "words"):
-            raise UserError(f"connector.kind: {self.connector.kind!r} needs films, and vision.kind is none")
+            raise UserError(f"connector.kind: {self.connector.kind!r} needs films, and vision.kind is none; write words or none")
         if self.vision.kind != "none" and self.writes and self.connector.kind in ("none", "words"):
             raise UserError(
                 f"connector.kind: {self.connector.kind!r} takes no film; write vision.kind: none, or another connector"
             )
+        self._check_parts()
         if self.vision.kind == "none" and self.train.validate_reports and self.train.validate_every:
             raise UserError("train.validate_reports: a text-only stage writes no reports of films; write false")
         for name, objective in self.objectives.items():
@@ -192,6 +193,24 @@ class Recipe:
             raise UserError("objectives: none; write at least report: {kind: report}")
         if getattr(self.vision, "cache", "") and self.augment.augmentation().active:
             raise UserError("vision.cache: cached features and augment.* exclude each other; clear one of them")
+
+    def _check_parts(self) -> None:
+        """Each part declares what it takes and gives (`takes`, `gives` of its options); neighbours have to agree."""
+        vision, connector, language = self.vision, self.connector, self.language
+        connectors: dict[str, Any] = CONNECTOR.kinds
+        languages: dict[str, Any] = LANGUAGE.kinds
+        if not set(vision.gives) & set(connector.takes):
+            fitting = [name for name, kind in connectors.items() if set(vision.gives) & set(kind.options.takes)]
+            raise UserError(
+                f"connector.kind: {connector.kind!r} takes {' or '.join(connector.takes)}, and vision.kind: {vision.kind} gives "
+                f"{' and '.join(vision.gives)}; write connector.kind: {' | '.join(fitting)}, or another vision.kind"
+            )
+        if connector.gives != language.takes:
+            fitting = [name for name, kind in languages.items() if kind.options.takes == connector.gives]
+            raise UserError(
+                f"language.kind: {language.kind!r} takes {language.takes}, and connector.kind: {connector.kind} gives "
+                f"{connector.gives}; write language.kind: {' | '.join(fitting)}, or another connector.kind"
+            )
 
     def _check_towers(self) -> None:
         """Two towers (language.kind: text) and a report generator have other connectors and objectives."""

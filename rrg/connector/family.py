@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
@@ -21,8 +21,8 @@ from rrg.errors import UserError
 if TYPE_CHECKING:
     from rrg.connector.cmeaa import EnhancementAlignmentAdapter
     from rrg.connector.projection import Projection
-    from rrg.connector.unicrossadapter import UniCrossAdapter
     from rrg.connector.shared_space import SharedSpace
+    from rrg.connector.unicrossadapter import UniCrossAdapter
     from rrg.connector.words import WordSlot
 
 CONNECTOR = Family("connector")
@@ -30,6 +30,8 @@ CONNECTOR = Family("connector")
 
 @dataclass
 class ProjectionOptions:
+    takes: ClassVar[tuple[str, ...]] = ("tokens",)
+    gives: ClassVar[str] = "a prefix"
     train: str = option("full", "full | frozen (stays as `weights` gives it)")
     weights: str = option(
         "", "what it starts from: stage:NAME (the connector that stage left) or a file; empty: drawn by the seed"
@@ -119,6 +121,8 @@ class CmeaaOptions(ProjectionOptions):
 
 @dataclass
 class UniCrossAdapterOptions:
+    takes: ClassVar[tuple[str, ...]] = ("stages",)
+    gives: ClassVar[str] = "features of the films"
     kind: str = option(
         "unicrossadapter", "interaction adapters between the stages of two frozen towers, neck, encoder (UniCrossAdapter)"
     )
@@ -147,6 +151,8 @@ class UniCrossAdapterOptions:
 
 @dataclass
 class WordsOptions:
+    takes: ClassVar[tuple[str, ...]] = ("no films",)
+    gives: ClassVar[str] = "a prefix"
     kind: str = option("words", "text-only stages: the image slot holds embeddings of the report's own words, shuffled")
     slots: int = option(24, "prefix tokens M")
     keep: float = option(0.6, "largest share of the report's words that may stand in the slot; each sample draws its own share")
@@ -166,6 +172,8 @@ class WordsOptions:
 
 @dataclass
 class SharedSpaceOptions:
+    takes: ClassVar[tuple[str, ...]] = ("tokens", "a record")
+    gives: ClassVar[str] = "a shared space"
     kind: str = option("shared_space", "projection heads of two towers into one space (language.kind: text)")
     width: int = option(128, "its width")
 
@@ -175,6 +183,8 @@ class SharedSpaceOptions:
 
 @dataclass
 class NoneOptions:
+    takes: ClassVar[tuple[str, ...]] = ("no films",)
+    gives: ClassVar[str] = "a prefix"
     kind: str = option("none", "no prefix: the language model alone")
 
 

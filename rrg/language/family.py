@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
@@ -30,6 +30,7 @@ R2GENGPT_PROMPT = (
 
 @dataclass
 class CausalOptions:
+    takes: ClassVar[str] = "a prefix"
     kind: str = option("causal_lm", "any Hugging Face causal language model")
     name: str = option("", "Hugging Face name, local folder, embedded:smollm2-135m, or stage:NAME (made by that stage)")
     train: str = option("frozen", "frozen | lora | full")

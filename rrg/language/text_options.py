@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rrg.config.ranges import check_number
 from rrg.config.schema import check_choice, option
@@ -12,6 +12,7 @@ from rrg.errors import UserError
 
 @dataclass
 class TextOptions:
+    takes: ClassVar[str] = "a shared space"
     kind: str = option("text", "a BERT that reads the report for alignment with the film, and writes none")
     name: str = option("microsoft/BiomedVLP-CXR-BERT-specialized", "Hugging Face name, local folder, embedded:minilm, or random")
     train: str = option("adapters", "adapters (in every layer, with the layer normalisations) | full | frozen")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rrg.config.ranges import check_number
 from rrg.config.schema import check_choice, option
@@ -12,6 +13,7 @@ from rrg.language.prompts import Prompt
 
 @dataclass
 class WordDecoderOptions:
+    takes: ClassVar[str] = "features of the films"
     kind: str = option("word_decoder", "a Transformer decoder over words, on a frozen text tower with adapters (UniCrossAdapter)")
     name: str = option(
         "openai/RN101", "text tower: file with the tensors of OpenAI's RN101 or RN50, random:tiny, or embedded:minilm"

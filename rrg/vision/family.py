@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
@@ -26,6 +26,7 @@ VISION = Family("vision")
 class EncoderOptions:
     """What every encoder kind has in common."""
 
+    gives: ClassVar[tuple[str, ...]] = ("tokens",)
     name: str = option("", "Hugging Face name, local folder, embedded:dinov2-small, or random (with architecture)")
     train: str = option("frozen", "frozen (shallow) | lora (delta) | adapters (DINOv2: bottlenecks and norms) | full (deep)")
     adapted_blocks: int | None = option(None, "train: adapters: how many of the last blocks; null is all")
@@ -98,6 +99,7 @@ class ResNetOptions(EncoderOptions):
 
 @dataclass
 class MrmOptions:
+    gives: ClassVar[tuple[str, ...]] = ("a record",)
     kind: str = option("mrm", "the ViT of masked record modelling, with the record's four films as streams (ALTA)")
     name: str = option("", "path of the published MRM checkpoint (.pth or .safetensors), or random")
     train: str = option("adapters", "adapters (with norms and tokens, as published) | full | frozen")
@@ -147,6 +149,7 @@ def build_mrm(options: MrmOptions, context: BuildContext) -> MaskedRecordEncoder
 
 @dataclass
 class NoVisionOptions:
+    gives: ClassVar[tuple[str, ...]] = ("no films",)
     kind: str = option("none", "no film: text-only stages")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rrg.config.context import BuildContext
 from rrg.config.schema import check_choice, option
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class StagedOptions:
     """What every staged tower has in common."""
 
+    gives: ClassVar[tuple[str, ...]] = ("tokens", "stages")
     name: str = option("", "the tower's weights")
     train: str = option("frozen", "frozen; what is trained in a staged tower is the connector's")
     image_size: int | None = option(None, "side of the square input in pixels; null takes the tower's own")
