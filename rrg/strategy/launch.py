@@ -31,6 +31,14 @@ _REFUSED = {
     "fp16": "precision is that of train.precision, and casting the weights would change what a checkpoint means",
     "torch_autocast": "precision is that of train.precision",
 }
+# What would move or pack the tensors that checkpoints, norms and the report head are read from.
+_UNSUPPORTED = (
+    "offload_optimizer",
+    "offload_param",
+    "zero_hpz_partition_size",
+    "zero_quantized_weights",
+    "zero_quantized_gradients",
+)
 
 
 def _asked(name: str) -> bool:
@@ -66,6 +74,13 @@ def deepspeed_config(strategy: str) -> dict[str, Any]:
         value = config.get(key)
         if value is not None and (not isinstance(value, dict) or value.get("enabled", True) not in (False, "auto")):
             raise UserError(f"{_config_file()}: {key} is set, but {why}; remove it")
+    for key in _UNSUPPORTED:
+        value = config["zero_optimization"].get(key)
+        used = value.get("device", "none") != "none" if isinstance(value, dict) else value not in (None, False, 0, 1)
+        if used:
+            raise UserError(
+                f"{_config_file()}: zero_optimization.{key} is not supported; remove it (more processes hold less each)"
+            )
     for key in _OWN:
         config[key] = _CONFIG[key]
     config.pop("train_batch_size", None)

@@ -23,6 +23,7 @@ from rrg.strategy.root import Root
 T = TypeVar("T")
 _NEGLIGIBLE = 1e-5  # part of a model that one parameter may be to be kept gathered
 
+
 class Zero2(Replicas):
     """Gradients and optimizer state of what is trained, spread over all processes; the model whole on each."""
 

@@ -1,4 +1,4 @@
-"""A training command on several processes that are forks of one server: what torchrun does, without importing everything again."""
+"""A training command on several processes that are forks of one server: as torchrun does, without importing everything again."""
 
 from __future__ import annotations
 
