@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rrg.errors import UserError
 from rrg.sweep import journal
@@ -14,6 +16,11 @@ from rrg.sweep.options import Sweep
 from rrg.sweep.scheduler import slurm_here
 
 CLUSTERS = (SLURM, LOCAL, DEBUG)
+_OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_")  # how variables begin that a job is given
+_SETUP = (
+    "export SUBMITIT_PREEMPT_SIGNAL=USR1",
+    'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',  # srun no longer inherits it
+)
 _NO_LIMIT = 1000  # trials at one time on Slurm where no limit is asked for: the cluster has its own
 
 
@@ -47,13 +54,26 @@ def _to_slurm(folder: SweepFolder, entries: Sequence[Entry], sweep: Sweep, gpus:
     executor.update_parameters(**_parameters(folder, sweep, gpus))
     places = [str(folder.place(entry.name).folder.resolve()) for entry in entries]
     try:
-        jobs = executor.map_array(TrialJob(), places)
+        with _outside_any_job():
+            jobs = executor.map_array(TrialJob(), places)
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.startswith("sbatch:")] or [str(error)]
         said = next((line for line in lines if "fatal" in line), lines[-1])
         raise UserError(f"{said}; change what is asked for with slurm.KEY=VALUE, or write --local to go without Slurm") from None
     for entry, job in zip(entries, jobs, strict=True):
         journal.append(folder.jobs, "submit", cluster=SLURM, job=job.job_id, trial=entry.name)
+
+
+@contextmanager
+def _outside_any_job() -> Iterator[None]:
+    """Inside, this process looks as if no job of Slurm were around it: a job would take over what that one was given."""
+    within = "SLURM_JOB_ID" in os.environ
+    names = [name for name in os.environ if within and name.startswith(_OF_A_JOB) and name != "SLURM_CONF"]
+    inherited = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(inherited)
 
 
 def _parameters(folder: SweepFolder, sweep: Sweep, gpus: int) -> dict[str, object]:
@@ -68,10 +88,11 @@ def _parameters(folder: SweepFolder, sweep: Sweep, gpus: int) -> dict[str, objec
         "job_name": f"rrg-{folder.name}",
         "time": asked.time,
         "nodes": asked.nodes,
-        "ntasks_per_node": 1,  # torchrun starts the processes of a node
+        "ntasks_per_node": 1,  # a launcher starts the processes of its node
+        "srun_args": ["--kill-on-bad-exit=1"],
         "signal_delay_s": asked.warning,
         "array_parallelism": sweep.parallel or _NO_LIMIT,
-        "setup": ["export SUBMITIT_PREEMPT_SIGNAL=USR1", *asked.setup],
+        "setup": [*_SETUP, *asked.setup],
         "additional_parameters": {"requeue": True, **asked.more},
     }
 
@@ -128,8 +149,6 @@ def gpus_of_trial(asked: int, cluster: str) -> int:
 
 
 def _visible_gpus() -> list[int]:
-    import os
-
     import torch
 
     count = torch.cuda.device_count()

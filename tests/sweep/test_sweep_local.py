@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,17 @@ def until(met, what, seconds=900):
         time.sleep(0.2)
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path):
+    """A test that fails leaves no worker and no training behind."""
+    yield
+    for path in tmp_path.glob("sweeps/*/trials/*/attempts.jsonl"):
+        for number in {line["pid"] for line in records(path) if line["event"] in ("start", "step")}:
+            command = Path(f"/proc/{number}/cmdline")
+            if command.is_file() and str(tmp_path) in command.read_text():
+                os.kill(number, signal.SIGKILL)
+
+
 @pytest.mark.slow
 def test_a_trial_fails_once_and_is_harvested_with_the_rest(drawn_shards, tmp_path):
     late = tmp_path / "late"
@@ -53,7 +65,7 @@ def test_a_trial_fails_once_and_is_harvested_with_the_rest(drawn_shards, tmp_pat
     assert (one.state, one.step, one.total, one.interruptions) == ("done", 4, 4, 0)
     assert other.state == "failed" and "rrg: " in other.error and "late" in other.error and "Traceback" not in other.error
     said = sweep(tmp_path, "status", "two")
-    assert "1 done, 1 failed" in said and other.log in said
+    assert "1 done, 1 failed" in said and f"{other.entry.name}/log.txt" in said
     before = (folder / "runs" / one.entry.name / "done.json").stat().st_mtime_ns
 
     shutil.copytree(drawn_shards, late)
