@@ -76,7 +76,8 @@ def from_films(loaded: Loaded[Recipe], splits: Sequence[str], options: argparse.
 
 def retrieved(loaded: Loaded[Recipe], splits: Sequence[str], options: argparse.Namespace, metering: Metering) -> Made:
     """Labels of the training reports whose films are nearest."""
-    opened, notes = _vectors(loaded, tuple(dict.fromkeys(("train", *splits))), metering)
+    names = tuple(dict.fromkeys(("train", *splits)))
+    opened, notes = _vectors(loaded, names, metering) if options.vectors is None else _of_run(loaded, names, options, metering)
     provider, described = label_provider(options.labels, _section(loaded), in_shards=True)
     studies = {split: {study.id: study for study in read_studies(shards)} for split, (shards, _) in opened.items()}
     truth = _truth(provider, [study for held in studies.values() for study in held.values()])
@@ -98,7 +99,20 @@ def retrieved(loaded: Loaded[Recipe], splits: Sequence[str], options: argparse.N
 
 
 def _vectors(loaded: Loaded[Recipe], splits: Sequence[str], metering: Metering) -> tuple[dict[str, Any], list[str]]:
-    opened, damaged = film_vectors(loaded, splits, metering)
+    return _noted(*film_vectors(loaded, splits, metering))
+
+
+def _of_run(
+    loaded: Loaded[Recipe], splits: Sequence[str], options: argparse.Namespace, metering: Metering
+) -> tuple[dict[str, Any], list[str]]:
+    """Vectors of films by an alignment run, of the recipe's shards."""
+    from rrg.train.aligned_vectors import aligned_vectors
+
+    with metering(f"film vectors by {options.vectors}") as progress:
+        return _noted(*aligned_vectors(options.vectors, loaded.value, splits, progress))
+
+
+def _noted(opened: dict[str, Any], damaged: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
     notes = [f"no labels, unreadable: {damage}" for damage in damaged[:_SHOWN]]
     if len(damaged) > _SHOWN:
         notes.append(f"no labels for {len(damaged):,} studies in all, whose films cannot be read")

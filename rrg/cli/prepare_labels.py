@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 EXAMPLE = """examples:
   rrg prepare labels embedded/r2gengpt_iu data.shards=shards/iu vision.cache=auto --from image --out labels/image.jsonl
   rrg prepare labels embedded/r2gengpt_iu data.shards=shards/iu vision.cache=auto --from retrieved --out labels/near.jsonl
+  rrg prepare labels cmeaa_mimic data.shards=shards/mimic --from retrieved --vectors runs/alta_mimic --out labels/near.jsonl
   rrg prepare labels embedded/r2gengpt_iu data.shards=shards/iu --from report --splits train --out labels/train.jsonl
 
 --from image fits a classifier on the recipe's frozen features (training studies; weight decay and thresholds on validation);
 training studies get labels from classifiers that have not seen them. --from retrieved takes the labels of the training report
-whose films are nearest. --from report reads each study's own report: a model may be given such labels of training studies only.
+whose films are nearest: by the recipe's features or, with --vectors, by the vectors of an alignment run. --from report reads
+each study's own report: a model may be given such labels of training studies only.
 
 --labels says how reports are read: rules (default), chexpert, shards (stored with the studies) or a table FILE.csv.
 
@@ -48,6 +50,7 @@ def register(sources: Any) -> None:
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="image: classifiers for the training studies (5)")
     parser.add_argument("--below", default="denied", metavar="WORD", help="image: below a threshold is denied (0) or unsaid")
     parser.add_argument("--probabilities", type=Path, metavar="FILE", help="image: write these too (.jsonl or .safetensors)")
+    parser.add_argument("--vectors", type=Path, metavar="RUN", help="retrieved: compare films by this alignment run (ALTA)")
     parser.add_argument("--neighbours", type=int, default=1, metavar="K", help="retrieved: reports that vote (1)")
     parser.add_argument("--adjudicate", metavar="URL", help="send reports to this endpoint (…/v1) and take its labels")
     parser.add_argument("--model", default="", metavar="NAME", help="adjudicate: the model's name at the endpoint")
@@ -99,6 +102,8 @@ def _checked(options: argparse.Namespace) -> list[str]:
             raise UserError(f"--splits {name!r}: {nearest(name, SPLITS)}")
     if not splits:
         raise UserError("--splits: empty; write for example val,test")
+    if options.vectors is not None and (options.origin != "retrieved" or options.head is not None):
+        raise UserError("--vectors: compares films for --from retrieved, without --head")
     if options.adjudicate is not None:
         from rrg.observations.endpoint import checked_address
 

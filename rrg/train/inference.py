@@ -44,6 +44,8 @@ def generate(root: Path, split: str, which: str, films: str, overrides: Sequence
     recipe = overridden(read_recipe(root), overrides, OVERRIDABLE)
     if recipe.vision.kind == "none":
         raise UserError(f"{root}: a text-only stage writes no reports of films")
+    if not recipe.writes:
+        raise UserError(f"{root}: two towers write no reports; use rrg retrieve or rrg zeroshot")
     team = start(recipe.train.threads)
     directory = RunDirectory(root)
     folder = checkpoint.resolve(directory.checkpoints, which)
