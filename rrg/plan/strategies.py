@@ -1,0 +1,179 @@
+"""Bytes a GPU holds at its fullest moment, and what crosses between GPUs, for every strategy (formulas: docs/plan.md).
+
+Frozen weights are F bytes, trained ones T (float32), over W processes, S of which share what is sharded. A strategy here is what
+rrg/strategy makes of the model: what is trained stays whole on every process but for ZeRO's pieces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rrg.plan.account import Account
+from rrg.plan.cost import Cost
+from rrg.plan.hardware import Cluster
+from rrg.recipe import STRATEGIES
+
+# DeepSpeed's defaults, in elements: how long a gathered weight stays because it is needed again soon, and the reduce buffer.
+REUSE_DISTANCE, REDUCE_BUCKET = 1_000_000_000, 500_000_000
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A collective call: `size` bytes of the whole tensor over `group` processes, `times` in a micro-batch (or in a step)."""
+
+    kind: str
+    what: str
+    size: float
+    group: int
+    times: float
+    every: str  # micro | step
+
+    def passing(self) -> float:
+        """Bytes that each process sends: rings pass (S - 1) / S of the tensor, an all-reduce twice."""
+        rounds = 2 if self.kind == "all-reduce" else 1
+        return 0.0 if self.group < 2 else rounds * (self.group - 1) / self.group * self.size * self.times
+
+
+@dataclass
+class Memory:
+    """Bytes on one GPU at the fullest moment. `moment` says which it is."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    head: float
+    buffers: float
+    moment: str
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.head + self.buffers
+
+
+@dataclass
+class Shares:
+    """What a strategy keeps on one process for good, and what it needs at times.
+
+    Attributes:
+        gathered: for a block in the backward pass; `gathered_head` while the loss head runs.
+        reducing: buffers and gradients that exist in the backward pass alone.
+        updating: while weights are moved.
+    """
+
+    weights: float
+    gradients: float
+    optimizer: float
+    standing: float = 0.0
+    gathered: float = 0.0
+    gathered_head: float = 0.0
+    reducing: float = 0.0
+    updating: float = 0.0
+    flows: list[Flow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The costs of one micro-batch by part, and the bytes of the micro-batch itself."""
+
+    vision: Cost
+    connector: Cost
+    language: Cost
+    inputs: float
+
+    @property
+    def all(self) -> tuple[Cost, Cost, Cost]:
+        return self.vision, self.connector, self.language
+
+
+def obstacle(name: str, cluster: Cluster) -> str | None:
+    """Why strategy `name` cannot run on `cluster`, or None."""
+    if name != "ddp" and cluster.gpus == 1:
+        return "one process has nothing to share: every strategy is the whole model"
+    if name == "hsdp" and (cluster.nodes < 2 or cluster.per_node < 2):
+        return "shards within a node and replicates between nodes: needs two nodes of two GPUs"
+    return None
+
+
+def shares(name: str, sums: Account, cluster: Cluster, *, cached: bool, bucket: int = REDUCE_BUCKET) -> Shares:
+    """What strategy `name` makes of the weights. `cached`: the encoder of films does not run; `bucket`: ZeRO's, in elements."""
+    if name not in STRATEGIES:
+        raise ValueError(name)
+    if name in ("ddp", "zero2"):
+        return _whole(name, sums, cluster, bucket)
+    return _zero3(sums, cluster, cached, bucket) if name == "zero3" else _fully_sharded(name, sums, cluster, cached)
+
+
+def _whole(name: str, sums: Account, cluster: Cluster, bucket: int) -> Shares:
+    F, T, W = sums.frozen_bytes + sums.buffer_bytes, sums.trained_bytes, cluster.gpus
+    if name == "ddp" or W == 1:
+        return Shares(F + T, T, 2 * T, updating=T, flows=[Flow("all-reduce", "gradients", T, W, 1, "step")])
+    flows = [Flow("reduce-scatter", "gradients", T, W, 1, "micro"), Flow("all-gather", "moved weights", T, W, 1, "step")]
+    return Shares(F + T + T / W, T / W, 2 * T / W, reducing=4.0 * bucket + T, updating=T / W, flows=flows)
+
+
+def _fully_sharded(name: str, sums: Account, cluster: Cluster, cached: bool) -> Shares:
+    T, W = sums.trained_bytes, cluster.gpus
+    S = W if name == "fsdp2" else cluster.per_node
+    sharded = [*sums.blocks, *sums.ends, *sums.films]
+    rest = sums.frozen_bytes - sum(sharded)
+    block, end = max(sums.blocks, default=0), max(sums.ends, default=0)
+    films = 0 if cached else sum(sums.films)
+    flows = [
+        Flow("all-gather", "blocks, both passes", sum(sums.blocks), S, 2, "micro"),
+        Flow("all-gather", "table, head and encoder", sum(sums.ends) + films, S, 1, "micro"),
+        Flow("all-reduce", "gradients", T, W, 1, "step"),
+    ]
+    weights = sum(sharded) / S + rest + sums.buffer_bytes + T
+    # A block, the next one under way, and the buffer that it arrives in.
+    gathered = 3 * block
+    return Shares(weights, T, 2 * T, gathered=gathered, gathered_head=2 * end, updating=2 * T, flows=flows)
+
+
+def _zero3(sums: Account, cluster: Cluster, cached: bool, bucket: int) -> Shares:
+    F, T, W = sums.frozen_bytes, sums.trained_bytes, cluster.gpus
+    size = sums.movable_bytes / sums.movable if sums.movable else 0.0
+    # What is needed again within the reuse distance is not let go between the passes.
+    kept = min(sums.movable, REUSE_DISTANCE // 2) * size
+    films = 0 if cached else sum(sums.films)
+    again = max(0.0, sum(sums.blocks) - kept)
+    flows = [
+        Flow("all-gather", "blocks, forward", sum(sums.blocks) + films, W, 1, "micro"),
+        Flow("all-gather", "blocks, backward", again, W, 1, "micro"),
+        Flow("reduce-scatter", "gradients", T, W, 1, "micro"),
+        Flow("all-gather", "moved weights", T, W, 1, "step"),
+    ]
+    weights = sums.persistent_bytes + F / W + sums.buffer_bytes + T + T / W
+    return Shares(
+        weights,
+        T / W,
+        2 * T / W,
+        standing=4.0 * bucket,
+        gathered=kept + max(sums.blocks, default=0),
+        gathered_head=kept,
+        reducing=T,
+        updating=T / W,
+        flows=flows,
+    )
+
+
+def memory(share: Shares, parts: Parts) -> Memory:
+    """The fullest of four moments of a step: encoder of films, loss head, begin of the backward pass, update."""
+    kept = sum(cost.kept_bytes for cost in parts.all)
+    moments = {
+        "films": (0.0, parts.vision.transient, max(share.gathered, 0.0)),
+        "loss head": (kept, parts.language.held, share.gathered_head),
+        "backward": (kept, parts.language.transient, share.gathered + share.reducing),
+        "update": (0.0, 0.0, share.updating),
+    }
+    moment = max(moments, key=lambda name: sum(moments[name]))
+    activations, head, buffers = moments[moment]
+    return Memory(
+        share.weights,
+        share.gradients,
+        share.optimizer,
+        activations + parts.inputs,
+        head,
+        buffers + share.standing,
+        moment,
+    )
