@@ -78,15 +78,31 @@ class LayeredText(nn.Module):
         self.sizes = sizes
         self.pieces = nn.Embedding(sizes.vocabulary, sizes.width)
         self.places = Places(sizes.context, sizes.width)
-        self.start: nn.Module = nn.Identity() if sizes.pre_norm else nn.LayerNorm(sizes.width, eps=sizes.eps)
+        start, end, project = self._edges(sizes)
         self.layers = nn.ModuleList(TextLayer(sizes) for _ in range(sizes.layers))
-        self.end: nn.Module = nn.LayerNorm(sizes.width) if sizes.pre_norm else nn.Identity()
-        self.project: nn.Module = nn.Linear(sizes.width, sizes.embed, bias=False) if sizes.pre_norm else nn.Identity()
+        self.edges = nn.ModuleList([start, end, project])  # a list as the layers are: what is sharded is cut by lists
         nn.init.normal_(self.pieces.weight, std=0.02)
+
+    @staticmethod
+    def _edges(sizes: TowerSizes) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """Before the layers, after them, and from a position's features to the sentence vector."""
+        if sizes.pre_norm:
+            return nn.Identity(), nn.LayerNorm(sizes.width), nn.Linear(sizes.width, sizes.embed, bias=False)
+        return nn.LayerNorm(sizes.width, eps=sizes.eps), nn.Identity(), nn.Identity()
+
+    @property
+    def end(self) -> nn.Module:
+        """What follows the last layer."""
+        return self.edges[1]
+
+    @property
+    def project(self) -> nn.Module:
+        """From the features of one position to the sentence vector."""
+        return self.edges[2]
 
     def begin(self, words_blw: Tensor, first: int = 0) -> Tensor:
         """Word embeddings with their positions from `first` on."""
-        return self.start(self.places(words_blw, first))
+        return self.edges[0](self.places(words_blw, first))
 
 
 _RENAMED = {
@@ -141,9 +157,9 @@ def _of_clip(held: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     tensors = {
         "pieces.weight": held["token_embedding.weight"],
         "places.weight": held["positional_embedding"],
-        "end.weight": held["ln_final.weight"],
-        "end.bias": held["ln_final.bias"],
-        "project.weight": held["text_projection"].T.contiguous(),
+        "edges.1.weight": held["ln_final.weight"],
+        "edges.1.bias": held["ln_final.bias"],
+        "edges.2.weight": held["text_projection"].T.contiguous(),
     }
     for layer in range(layers):
         inside = {
@@ -175,8 +191,8 @@ def _minilm(layers: int | None, *, meta: bool) -> LayeredText:
             "pieces.weight": held["embeddings.word_embeddings.weight"],
             # Every token of ours is of the first type: its vector is part of every position's.
             "places.weight": held["embeddings.position_embeddings.weight"] + held["embeddings.token_type_embeddings.weight"][0],
-            "start.weight": held["embeddings.LayerNorm.weight"],
-            "start.bias": held["embeddings.LayerNorm.bias"],
+            "edges.0.weight": held["embeddings.LayerNorm.weight"],
+            "edges.0.bias": held["embeddings.LayerNorm.bias"],
         }
         for layer in range(sizes.layers):
             prefix = f"encoder.layer.{layer}."

@@ -92,6 +92,18 @@ class WordWriter(PreTrainedModel, GenerationMixin):
         first = 0 if past_key_values is None else past_key_values.get_seq_length()
         return {**given, "input_ids": input_ids[:, first:], "past_key_values": past_key_values}
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The frozen table of words."""
+        return self.stream.words
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The output layer, which is trained."""
+        return self.head
+
+    def get_decoder(self) -> nn.Module:
+        """What holds the frozen layers."""
+        return self.stream
+
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         """All that is given is read by `forward`."""
 

@@ -116,16 +116,16 @@ class OpenAIResNet(StagedTower):
     def positions(self) -> Tensor:
         return self.attnpool.positional_embedding
 
-    def first(self, pixel_values: Tensor) -> Tensor:
+    def _first(self, pixel_values: Tensor) -> Tensor:
         x = pixel_values
         for convolution, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             x = norm(convolution(x)).relu()
         return _tokens(self.layer2(self.layer1(F.avg_pool2d(x, 2))))
 
-    def advance(self, stage: int, x_fnc: Tensor) -> Tensor:
+    def _further(self, stage: int, x_fnc: Tensor) -> Tensor:
         return _tokens((self.layer3, self.layer4)[stage - 1](self.as_map(x_fnc)))
 
-    def pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
+    def _pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
         return self.attnpool(self.as_map(x_fnc), positions)
 
 

@@ -43,7 +43,7 @@ class StagedVit(StagedTower):
         self.groups = [range(bounds[stage], bounds[stage + 1]) for stage in range(3)]
         backbone.encoder.layer = nn.ModuleList(backbone.encoder.layer[: ends[2]])
 
-    def first(self, pixel_values: Tensor) -> Tensor:
+    def _first(self, pixel_values: Tensor) -> Tensor:
         x = self._group(0, self.backbone.embeddings(pixel_values))
         if self.grid is None or self.grid == self.own:
             return x
@@ -51,10 +51,10 @@ class StagedVit(StagedTower):
         pooled = F.adaptive_avg_pool2d(places, self.grid).flatten(2).transpose(1, 2)
         return F.pad(pooled, (0, 0, 1, 0)) + F.pad(x[:, :1], (0, 0, 0, pooled.shape[1]))
 
-    def advance(self, stage: int, x_fnc: Tensor) -> Tensor:
+    def _further(self, stage: int, x_fnc: Tensor) -> Tensor:
         return self._group(stage, x_fnc)
 
-    def pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
+    def _pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
         return self.as_map(self.backbone.layernorm(x_fnc))
 
     def _group(self, stage: int, x: Tensor) -> Tensor:

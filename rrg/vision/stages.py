@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from rrg.batching.images import Preprocessing
 from rrg.vision.digests import weights_digest
 
+POOL = 3
+
 
 class StagedTower(nn.Module):
     """Three stages. `widths` and `sides` are those of the stages' maps, `lead` the tokens before a map's (a class token).
@@ -49,23 +51,37 @@ class StagedTower(nn.Module):
         """The type of the weights."""
         return next(self.parameters()).dtype
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """[F, 3, S, S] → tokens of the first stage [F, N, C]. Raises ValueError where S is not the tower's size."""
-        size = self.preprocessing.size
-        if pixel_values.shape[-2:] != (size, size):
-            raise ValueError(f"films of {tuple(pixel_values.shape[-2:])} for a tower of {size}×{size}")
-        return self.first(pixel_values.to(self.dtype))
+    def forward(self, x: Tensor, stage: int = 0, positions: Tensor | None = None) -> Tensor:
+        """Stage 0: films [F, 3, S, S] → tokens of the first stage [F, N, C]; 1 and 2: tokens of a stage from those of the one
+        before; `POOL`: tokens of the last stage → map [F, C, h, h]. All in one, for weights that are sharded are there only while
+        their module is called.
 
-    def first(self, pixel_values: Tensor) -> Tensor:
-        """The first stage."""
-        raise NotImplementedError
+        Raises ValueError where S is not the tower's size.
+        """
+        if stage == POOL:
+            return self._pool(x, positions)
+        if stage:
+            return self._further(stage, x)
+        size = self.preprocessing.size
+        if x.shape[-2:] != (size, size):
+            raise ValueError(f"films of {tuple(x.shape[-2:])} for a tower of {size}×{size}")
+        return self._first(x.to(self.dtype))
 
     def advance(self, stage: int, x_fnc: Tensor) -> Tensor:
         """Tokens of stage 1 or 2 from those of the one before."""
-        raise NotImplementedError
+        return self(x_fnc, stage)
 
     def pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
-        """Tokens of the last stage → map [F, C, h, h]."""
+        """Tokens of the last stage → map [F, C, h, h]; `positions` takes the place of the pool's own."""
+        return self(x_fnc, POOL, positions)
+
+    def _first(self, pixel_values: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _further(self, stage: int, x_fnc: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
         raise NotImplementedError
 
     def as_map(self, x_fnc: Tensor) -> Tensor:
