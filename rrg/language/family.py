@@ -40,6 +40,7 @@ class CausalOptions:
         "", "conversation that language.prompt is the user's message of: libra_v0 | vicuna_v1 | plain; empty: none"
     )
     max_report_tokens: int = option(60, "reports longer than this are cut in training (counted in the events)")
+    quantize: str = option("none", "frozen matrices in fewer bits, on a GPU with bitsandbytes: none | int8 | int4 (NF4)")
     attention: str = option("auto", "auto (flash-attn where it can run, else sdpa) | sdpa | eager | flash_attention_2")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
     lora: LoraOptions = section(LoraOptions, "used with train: lora")
@@ -59,6 +60,9 @@ class CausalOptions:
         Prompt.parse(conversation(self.template, self.prompt, f"{path}.template"), f"{path}.template")
         check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
         check_choice(f"{path}.dtype", self.dtype, ("bfloat16", "float16", "float32"))
+        check_choice(f"{path}.quantize", self.quantize, ("none", "int8", "int4"))
+        if self.quantize != "none" and (self.train == "full" or self.kind != "causal_lm"):
+            raise UserError(f"{path}.quantize: {self.quantize} is for a pretrained base that is not trained itself; write none")
         check_choice(f"{path}.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))
         if self.max_report_tokens < 1:
             raise UserError(f"{path}.max_report_tokens: {self.max_report_tokens} is below 1; write 60 (IU) or 100 (MIMIC)")

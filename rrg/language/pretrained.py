@@ -14,6 +14,7 @@ from rrg.config.context import BuildContext
 from rrg.errors import UserError
 from rrg.language.architectures import published_config
 from rrg.language.attention import SDPA, attention_of, choose_attention
+from rrg.language.quantized import loading_arguments
 from rrg.language.tokenizer import kept_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any,
         raise UserError("language.name: empty; write a Hugging Face name, a local folder, or embedded:smollm2-135m")
     if context.meta:
         return _meta_model(options), None
+    quantized = loading_arguments(options.quantize, options.dtype)
     folder = _resolve(options.name, context)
     try:
         attention = attention_of(AutoConfig.from_pretrained(folder), options.attention, options.dtype)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, options.dtype), attn_implementation=attention, output_loading_info=True
+            folder, dtype=getattr(torch, options.dtype), attn_implementation=attention, output_loading_info=True, **quantized
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -21,7 +21,7 @@ from rrg.errors import UserError
 from rrg.language.shards import extent, whole
 from rrg.strategy.replicas import Replicas
 from rrg.strategy.root import Root
-from rrg.strategy.units import units
+from rrg.strategy.units import ends, units
 
 T = TypeVar("T")
 
@@ -36,9 +36,8 @@ class FullyShard(Replicas):
         self._mesh = self._device_mesh()
         self._ranks = self._mesh.size() if self._mesh.ndim == 1 else self._mesh.size(1)
         kept = set(self._parameters)
-        language: Any = self.model.language.model
-        head, embedding = language.get_output_embeddings(), language.get_input_embeddings()
-        tied = head.weight is embedding.weight and not embedding.weight.requires_grad
+        head, embedding = ends(self.model)
+        tied = head is not None and head.weight is embedding.weight and not embedding.weight.requires_grad
         self._units = units(self.model)
         for unit in self._units:
             fully_shard(unit, mesh=self._mesh, ignored_params=kept)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from rrg.language.causal import CausalLanguage
 from rrg.model import ReportGenerator
 
 
@@ -18,6 +19,8 @@ def units(model: ReportGenerator) -> list[nn.Module]:
     found: list[nn.Module] = []
     if model.vision is not None:
         found += [*_blocks(model.vision), model.vision]
+    if not isinstance(model.language, CausalLanguage):  # towers and decoders of one's own are small, and trained
+        return [unit for unit in found if any(not parameter.requires_grad for parameter in unit.parameters())]
     language: Any = model.language.model
     decoder, embedding, head = language.get_decoder(), language.get_input_embeddings(), language.get_output_embeddings()
     found += [*_blocks(decoder), embedding]
@@ -25,6 +28,14 @@ def units(model: ReportGenerator) -> list[nn.Module]:
         found.append(head)
     found.append(decoder)
     return [unit for unit in found if any(not parameter.requires_grad for parameter in unit.parameters())]
+
+
+def ends(model: ReportGenerator) -> tuple[Any, Any]:
+    """(output head, input embedding) of the language model; of other language parts none."""
+    if not isinstance(model.language, CausalLanguage):
+        return None, None
+    language: Any = model.language.model
+    return language.get_output_embeddings(), language.get_input_embeddings()
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -16,9 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from rrg.language.causal import CausalLanguage
 from rrg.strategy.moments import moments_of, named_parameters
 from rrg.strategy.replicas import Replicas
 from rrg.strategy.root import Root
+from rrg.strategy.units import ends
 
 T = TypeVar("T")
 _NEGLIGIBLE = 1e-5  # part of a model that one parameter may be to be kept gathered
@@ -171,10 +173,10 @@ class Zero3(Zero2):
     def _keep_gathered(self) -> None:
         """What is read outside the forward pass of its own module must never be away; so must what is trained, for its gradient
         to have a shape. A language model that is trained itself is too large for that but for its table and head."""
-        language: Any = self.model.language.model
-        ends = {language.get_input_embeddings().weight, language.get_output_embeddings().weight}
-        inside = {*language.parameters(), *(() if self.model.vision is None else self.model.vision.parameters())}
-        large = {*language.parameters()} - ends if self.model.language.options.train == "full" else set()
+        head, embedding = ends(self.model)
+        language = set(self.model.language.parameters()) if head is not None else set()
+        inside = {*language, *(() if self.model.vision is None else self.model.vision.parameters())}
+        large = language - {head.weight, embedding.weight} if _trains_all(self.model) else set()
         wanted = [p for p in self.model.parameters() if p not in large and (p.requires_grad or p not in inside)]
         held = self._zero.persistent_parameters
         for parameter in wanted:
@@ -225,6 +227,10 @@ class Zero3(Zero2):
     def _at_most(self, parameter: Any) -> int:
         kept = parameter.ds_numel if parameter.ds_persist else 0
         return int(kept + -(-parameter.ds_numel // self.world)) * int(parameter.element_size())
+
+
+def _trains_all(model: Any) -> bool:
+    return isinstance(model.language, CausalLanguage) and model.language.options.train == "full"
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
