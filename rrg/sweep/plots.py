@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rrg.sweep.naming import short_axes, value_words
 
 _PANELS = 4
 _LINES = 8  # of other settings that are told apart by colour
+_TICKS, _LETTERS = 10, 24  # most values that are written at their places, and most letters of one
 _LOG = 20.0  # numbers that span more than this are drawn on a logarithmic axis
 _NAMES = {
     "findings_micro_f1": "findings, micro F1",
@@ -35,6 +37,26 @@ def plot_axes(table: ScoreTable, folder: Path, stem: str) -> list[Path]:
     return written
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """How an axis is drawn: where each value stands (`at`, by its words), whether all are numbers, how many lines there are."""
+
+    axis: str
+    places: Sequence[Any]
+    at: Mapping[str, float]
+    numbers: bool
+    lines: int
+
+    def place(self, row: CellRow) -> float:
+        return self.at[value_words(row.values[self.axis])]
+
+
+def _layout(axis: str, places: Sequence[Any], lines: int) -> _Layout:
+    numbers = all(isinstance(place, (int, float)) and not isinstance(place, bool) for place in places)
+    at = {value_words(place): float(place) if numbers else float(spot) for spot, place in enumerate(places)}
+    return _Layout(axis, places, at, numbers, lines)
+
+
 def _draw(table: ScoreTable, axis: str, places: Sequence[Any], path: Path) -> None:
     """One figure: a panel per metric, a line per combination of the other axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -47,14 +69,13 @@ def _draw(table: ScoreTable, axis: str, places: Sequence[Any], path: Path) -> No
     rows = math.ceil(len(metrics) / columns)
     canvas = Canvas(figsize=(5.2 * columns, 3.4 * rows), layout="constrained")
     FigureCanvasAgg(canvas)
-    numbers = all(isinstance(place, (int, float)) and not isinstance(place, bool) for place in places)
-    at = {value_words(place): float(place) if numbers else float(spot) for spot, place in enumerate(places)}
     lines = _lines(table, axis)
+    layout = _layout(axis, places, len(lines))
     for spot, metric in enumerate(metrics):
         panel = canvas.add_subplot(rows, columns, spot + 1)
         for number, (name, members) in enumerate(lines.items()):
-            _line(panel, metric, axis, members, at, name, number, numbers, len(lines), table.best)
-        _dress(panel, metric, axis, places, at, numbers, table)
+            _line(panel, metric, [row for row in members if metric in row.figures], layout, name, number, table.best)
+        _dress(panel, metric, layout, table)
     handles, words = canvas.axes[0].get_legend_handles_labels()
     if 1 < len(lines) <= _LINES:
         canvas.legend(handles, words, loc="outside lower center", ncols=min(4, len(lines)), fontsize="small", frameon=False)
@@ -73,58 +94,42 @@ def _lines(table: ScoreTable, axis: str) -> dict[str, list[CellRow]]:
     return found
 
 
-def _line(
-    panel: Any,
-    metric: str,
-    axis: str,
-    members: Sequence[CellRow],
-    at: dict[str, float],
-    name: str,
-    number: int,
-    numbers: bool,
-    lines: int,
-    best: str,
-) -> None:
-    shown = [(at[value_words(row.values[axis])], row) for row in members if metric in row.figures]
-    shown.sort(key=lambda pair: pair[0])
-    if not shown:
+def _line(panel: Any, metric: str, rows: Sequence[CellRow], layout: _Layout, name: str, number: int, best: str) -> None:
+    """Means with intervals, small dots for the seeds, a star at the best cell."""
+    if not rows:
         return
-    colour = f"C{number}" if lines <= _LINES else "0.6"
-    shift = 0.0 if numbers or lines == 1 else 0.5 * (number / max(1, lines - 1) - 0.5)  # bars of one place stand side by side
-    x = [place + shift for place, _ in shown]
-    figures = [row.figures[metric] for _, row in shown]
+    rows = sorted(rows, key=layout.place)
+    colour = f"C{number}" if layout.lines <= _LINES else "0.6"
+    # Bars of several lines at one named value stand side by side.
+    shift = 0.0 if layout.numbers or layout.lines == 1 else 0.5 * (number / (layout.lines - 1) - 0.5)
+    x = [layout.place(row) + shift for row in rows]
+    figures = [row.figures[metric] for row in rows]
     y = [figure.mean for figure in figures]
     bars = [figure.interval or (figure.mean, figure.mean) for figure in figures]
-    below_above = [
-        [mean - low for mean, (low, _) in zip(y, bars, strict=True)],
-        [high - mean for mean, (_, high) in zip(y, bars, strict=True)],
-    ]
-    panel.errorbar(
-        x, y, yerr=below_above, fmt="o-" if numbers else "o", color=colour, capsize=3, markersize=5, linewidth=1.2, label=name
-    )
-    for place, figure in zip(x, figures, strict=True):
+    # A bootstrap interval need not hold the value itself.
+    reach = [[max(0.0, mean - low) for mean, (low, _) in zip(y, bars, strict=True)]]
+    reach += [[max(0.0, high - mean) for mean, (_, high) in zip(y, bars, strict=True)]]
+    mark = "o-" if layout.numbers else "o"
+    panel.errorbar(x, y, yerr=reach, fmt=mark, color=colour, capsize=3, markersize=5, linewidth=1.2, label=name)
+    for place, row, figure in zip(x, rows, figures, strict=True):
         if len(figure.values) > 1:
             panel.plot([place] * len(figure.values), figure.values, ".", color=colour, markersize=4, alpha=0.5)
-    for place, (_, row) in zip(x, shown, strict=True):
         if row.cell == best:
-            panel.plot([place], [row.figures[metric].mean], "*", color="black", markersize=11, zorder=5)
+            panel.plot([place], [figure.mean], "*", color="black", markersize=11, zorder=5)
 
 
-def _dress(
-    panel: Any, metric: str, axis: str, places: Sequence[Any], at: dict[str, float], numbers: bool, table: ScoreTable
-) -> None:
+def _dress(panel: Any, metric: str, layout: _Layout, table: ScoreTable) -> None:
     """Scales and words of a panel."""
-    panel.set_ylabel(
-        _NAMES.get(metric, metric.replace("bleu_", "BLEU-")) + ("" if table.higher[metric] else " (lower is better)")
-    )
-    panel.set_xlabel(axis)
+    name = _NAMES.get(metric, metric.replace("bleu_", "BLEU-"))
+    panel.set_ylabel(name + ("" if table.higher[metric] else " (lower is better)"))
+    panel.set_xlabel(layout.axis)
     panel.grid(axis="y", color="0.9")
     panel.set_axisbelow(True)
-    ticks = [at[value_words(place)] for place in places]
-    if numbers and min(ticks) > 0 and max(ticks) / min(ticks) > _LOG:
+    ticks = list(layout.at.values())
+    if layout.numbers and min(ticks) > 0 and max(ticks) / min(ticks) > _LOG:
         panel.set_xscale("log")
-    if len(places) <= 10:
-        words = [value_words(place) for place in places]
+    if len(ticks) <= _TICKS:
+        words = [text if len(text) <= _LETTERS else f"…{text[1 - _LETTERS :]}" for text in layout.at]
         turned = sum(map(len, words)) > 40
         panel.set_xticks(ticks, words, rotation=30 if turned else 0, ha="right" if turned else "center")
         panel.set_xticks([], minor=True)

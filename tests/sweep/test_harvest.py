@@ -142,6 +142,17 @@ def test_a_lower_metric_is_better_where_the_scores_say_so(tmp_path):
     assert harvest(folder, states(folder), best="bleu_4")[0].best == "a"
 
 
+def test_a_value_outside_its_bootstrap_interval_can_be_drawn(tmp_path):
+    folder = made(tmp_path, {"a": "/data/" + "x" * 60, "b": ""}, seeds=(1,))
+    for entry in folder.entries():
+        scores(folder.place(entry.name).run, {"bleu_4": 0.3, "rouge_l": 0.1})
+        path = folder.place(entry.name).scores("val", "r2gen_iu")
+        record = json.loads(path.read_text())
+        record["metrics"]["bleu_4"]["interval"] = [0.1, 0.2]
+        path.write_text(json.dumps(record))
+    assert (folder.harvest / "val.r2gen_iu.lr.png") in write_results(folder, harvest(folder, states(folder), best="bleu_4"))
+
+
 def test_a_picture_for_every_axis(tmp_path):
     folder = SweepFolder(tmp_path / "grid")
     folder.root.mkdir()
