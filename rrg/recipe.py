@@ -37,6 +37,7 @@ class DataOptions:
         False, "paste those films side by side into one picture (Gla-AI4BioMed); needs vision.resize: pad or squash"
     )
     prior: str = option("none", "films: the patient's previous study is read too, as further views marked by the days between")
+    train_share: float = option(1.0, "train on this share of the studies, for learning curves; smaller lie in larger ones")
     positive_repeats: int = option(1, "studies with a positive finding appear this often per epoch (class-balanced sampling)")
     window: int = option(4096, "samples are shuffled within windows of this many, so that reads stay near-sequential")
     workers: int = option(2, "loader processes; 0 loads in the training process")
@@ -75,6 +76,7 @@ class DataOptions:
         _ = self.reading
         for name, least in (("max_views", 1), ("positive_repeats", 1), ("window", 1), ("workers", 0), ("prefetch", 1)):
             check_number(f"{path}.{name}", getattr(self, name), least=least)
+        check_number(f"{path}.train_share", self.train_share, above=0, most=1)
         check_number(f"{path}.max_damaged", self.max_damaged, least=0)
         if self.max_damaged > 1 and self.max_damaged != int(self.max_damaged):
             raise UserError(f"{path}.max_damaged: {self.max_damaged}; write a whole number of studies, or a share below 1")

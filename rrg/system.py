@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,17 @@ def with_text(shards: ShardSet, recipe: Recipe) -> np.ndarray:
     return np.any([shards.words(section) > 0 for section in words_of(recipe.data.section)], axis=0)
 
 
+def in_share(shards: ShardSet, recipe: Recipe) -> np.ndarray:
+    """[N] bool: the studies of `data.train_share`, at least one. Chosen by study id and seed, whatever shards they lie in; those
+    of a smaller share are among those of a larger one."""
+    chosen = np.ones(len(shards), dtype=bool)
+    if recipe.data.train_share < 1:
+        keys = [hashlib.sha256(f"{recipe.seed}:{study}".encode()).digest() for study in shards.ids]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        chosen[order[max(1, round(recipe.data.train_share * len(keys))) :]] = False
+    return chosen
+
+
 def check_cache(shards: ShardSet, window: int) -> None:
     """Raise UserError for a cache in which shuffled reading would evict blocks before they are used up."""
     reading, held = shards.reading, sum(shard.bytes for shard in shards.manifest.of_split(shards.split))
@@ -73,9 +85,10 @@ def check_inputs(recipe: Recipe, splits: Sequence[str]) -> None:
 
 
 def _texts(shards: ShardSet, recipe: Recipe) -> list[str]:
-    """The cleaned target texts of a split. Studies that cannot be read are left out: training counts them when it meets them."""
+    """The cleaned target texts of the training split, of the share that is trained on. Studies that cannot be read are left out:
+    training counts them when it meets them."""
     texts, clean = [], CLEANINGS[recipe.data.cleaning]
-    for index in range(len(shards)):
+    for index in np.flatnonzero(in_share(shards, recipe)).tolist():
         with contextlib.suppress(DamagedSample):
             texts.append(clean(section_text(shards.study(index).sections, recipe.data.section)))
     return texts

@@ -47,6 +47,7 @@ def test_a_bare_name_is_the_published_recipe():
 
 
 OUT_OF_RANGE = (
+    "data.train_share=0 data.train_share=1.01 data.train_share=.nan "
     "data.max_views=0 data.positive_repeats=0 data.window=0 data.workers=-1 data.prefetch=0 data.max_damaged=-1 "
     "data.max_damaged=1.5 data.max_damaged=.nan data.section=history data.cleaning=none augment.kind=spin "
     "augment.rotation=-1 augment.flip=2 train.batch_size=0 train.micro_batch_size=0 train.epochs=0 train.epochs=.inf "

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 from rrg.batching.feed import Share, StepFeed, shares
 from rrg.config.load import Loaded
@@ -19,7 +20,7 @@ from rrg.shards.reader import ShardSet
 from rrg.shards.reading import Traffic
 from rrg.stages import stage_recipe
 from rrg.strategy.family import in_words, place, shares_of, take_over
-from rrg.system import System, check_inputs, open_split
+from rrg.system import System, check_inputs, in_share, open_split
 from rrg.train import checkpoint
 from rrg.train.clipping import clipped_groups
 from rrg.train.dealing import check_dealing
@@ -187,7 +188,7 @@ class Run:
         self._strategy = take_over(recipe, model, self._optimizer, team.accelerator)
         self._stepper = Stepper(model, self._strategy, recipe, team)
         validation = Validation if self.recipe.writes else PairValidation
-        self._validation = validation(self._system, self._validated, team, self.directory.validation, self._strategy)
+        self._validation = validation(self._system, self._validated, team, self.directory.validation, self._strategy, self._stop)
         self._writer = CheckpointWriter(self.directory.checkpoints, recipe.train.keep)
 
     def _announce(self, state: checkpoint.State) -> None:
@@ -206,6 +207,10 @@ class Run:
         if empty := left_out(self._shards, self.recipe):
             self.reporter.say(f"{self.recipe.name}: {empty} training studies without any {self.recipe.data.section} are left out")
             read["left_out"] = empty
+        if self.recipe.data.train_share < 1:
+            read["in_share"] = int(in_share(self._shards, self.recipe).sum())
+            of = f"{read['in_share']} of {len(self._shards)} training studies"
+            self.reporter.say(f"{self.recipe.name}: data.train_share {self.recipe.data.train_share} is {of}")
         self._log(began, state.step, world=self.team.world, total_steps=self._total, **read)
 
     # -- the loop -------------------------------------------------------------------------------------------------------------
@@ -327,6 +332,8 @@ class Run:
         if metrics is None:
             with phases("validation"):
                 metrics = self._validation.run(state.step)
+        if metrics is None:
+            self._interrupt(state)
         score = selection_score(self.recipe, metrics)
         best = not state.best or score > state.best["score"] or state.best["step"] == state.step
         if best:
@@ -344,7 +351,7 @@ class Run:
         self.reporter.say(f"{self.recipe.name} step {state.step}: validation {said}{' (best so far)' if best else ''}")
         self._system.model.train()
 
-    def _interrupt(self, state: checkpoint.State) -> None:
+    def _interrupt(self, state: checkpoint.State) -> NoReturn:
         """On every rank, before the same step: a checkpoint of what is done. Raises Interrupted."""
         if state.step:
             self._save(state)
