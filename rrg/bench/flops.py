@@ -54,7 +54,7 @@ class LanguageCost:
     head: int  # vocabulary times width
     head_trained: bool
     gradient: bool  # whether gradients flow back through it
-    recomputes: bool
+    again: int  # numbers in matrices that a token meets a second time under gradient checkpointing; 0 without
 
     @classmethod
     def of(cls, model: ReportGenerator) -> LanguageCost | str:
@@ -81,7 +81,7 @@ class LanguageCost:
             head=head.numel(),
             head_trained=bool(head.requires_grad),
             gradient=trained > 0 or any(p.requires_grad for p in upstream),
-            recomputes=bool(language.options.gradient_checkpointing),
+            again=counted - _spared(decoder) if language.options.gradient_checkpointing else 0,
         )
 
     def forward(self, lengths: Sequence[int]) -> float:
@@ -96,6 +96,13 @@ class LanguageCost:
         pairs = sum(length * length for length in lengths)
         tokens = sum(lengths)
         return 2.0 * (self.frozen + 2 * self.trained) * tokens + 8.0 * self.layers * self.attention * pairs
+
+    def recomputed(self, lengths: Sequence[int]) -> float:
+        """Of gradient checkpointing: layers and attention forward once more."""
+        if not (self.again and self.gradient):
+            return 0.0
+        pairs = sum(length * length for length in lengths)
+        return 2.0 * self.again * sum(lengths) + 4.0 * self.layers * self.attention * pairs
 
     def of_head(self, rows: int) -> float:
         """Forward and backward of the head."""
@@ -126,8 +133,7 @@ class StepCost:
     def hardware(self, batch: MicroBatch) -> float:
         """With padding, and with the layers once more where they are recomputed."""
         language, rows = self.language, (batch.padded,) * len(batch.lengths) if batch.padded else batch.lengths
-        again = 1 + (language.recomputes and language.gradient)
-        layers = again * language.forward(rows) + language.backward(rows)
+        layers = language.forward(rows) + language.recomputed(rows) + language.backward(rows)
         return layers + language.of_head(batch.rows) + (self.front.forward + self.front.backward) * batch.films
 
 
@@ -178,6 +184,14 @@ def _matrices(module: nn.Module) -> Iterator[torch.Tensor]:
         if linear and isinstance(weight, torch.Tensor) and id(weight) not in seen:
             seen.add(id(weight))
             yield weight
+
+
+def _spared(decoder: nn.Module) -> int:
+    """Numbers in the last matrix of every checkpointed layer: recomputation stops when it has what the backward pass reads."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = (part for part in decoder.modules() if isinstance(part, GradientCheckpointingLayer))
+    return sum(matrices[-1].numel() for layer in layers if (matrices := list(_matrices(layer))))
 
 
 def _trained_share(module: nn.Module | None) -> float:

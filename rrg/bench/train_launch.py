@@ -96,7 +96,7 @@ def _torchrun(count: int) -> list[str]:
 
 
 def _srun(nodes: int) -> list[str]:
-    srun = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes), "--ntasks-per-node", "1", "--export", "ALL"]
+    srun = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes), "--ntasks-per-node", "1", "--overlap", "--export", "ALL"]
     return [*srun, sys.executable, "-m", "launcher.node"]
 
 

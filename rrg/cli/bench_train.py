@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EXAMPLE = """examples:
   rrg bench train r2gengpt_mimic data.shards=shards/mimic --processes 1,2,4,8 --scaling weak --out bench/node
   rrg bench train r2gengpt_mimic data.shards=shards/mimic --nodes 1,2,4 --out bench/cluster     (inside a Slurm allocation)
-  torchrun --nproc-per-node 8 launcher/train.py …: started on several processes, `rrg bench train` measures on just those
+  torchrun --nproc-per-node 8 -m rrg.cli bench train r2gengpt_mimic …     (measures on just these processes)
   rrg bench train --compare here/processes_8.json there/processes_8.json
 
 Written to --out: processes_N.json or nodes_N.json (everything measured, with hardware and versions of every rank), its log,
@@ -34,7 +34,7 @@ def register(subjects: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--processes", metavar="N,N", help="counts of processes on this machine (1)")
     parser.add_argument("--nodes", metavar="N,N", help="counts of nodes of the Slurm allocation")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (bench/NAME OF THE RECIPE)")
     parser.add_argument("--peak-tflops", type=float, metavar="X", help="rate of one device, where its kind is not known")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two results side by side; measures nothing")
     parser.add_argument("--json", type=Path, metavar="OUT", help="measure on the processes of this launch, and write here")
@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
 def _measure_here(options: argparse.Namespace, plan: TrainPlan) -> int:
     """One of the processes of a configuration."""
     import os
+    import sys
 
     from rich.console import Console
 
@@ -72,17 +73,21 @@ def _measure_here(options: argparse.Namespace, plan: TrainPlan) -> int:
     from rrg.cli.room import room_in
     from rrg.recipe import load_recipe
     from rrg.train.rundir import write_json
+    from rrg.train.signals import EXIT_INTERRUPTED, Interrupted
 
     target = options.json
     if target is None:
-        if options.out is None:
-            raise UserError("--out: missing; name the folder of the results")
-        target = options.out / f"processes_{os.environ['WORLD_SIZE']}.json"
+        out = _out(options, load_recipe(options.recipe, options.overrides).value.name)
+        target = out / f"processes_{os.environ['WORLD_SIZE']}.json"
     steps = plan.warmup + plan.steps
     fixed = [f"train.max_steps={steps}", "train.validate_every=0", f"output={target.with_suffix('.run')}"]
     loaded = load_recipe(options.recipe, [*options.overrides, *fixed])
     with room_in(target.parent):
-        record = measure_training(loaded, plan)
+        try:
+            record = measure_training(loaded, plan)
+        except Interrupted as left:
+            sys.stderr.write(f"rrg: interrupted by {left.why}; nothing was measured\n")
+            return EXIT_INTERRUPTED
         if os.environ.get("RANK", "0") == "0":
             write_json(target, record)
             if options.json is None:
@@ -101,27 +106,29 @@ def _launch(options: argparse.Namespace) -> int:
     from rrg.recipe import load_recipe
     from rrg.shards.storage import replace_file
 
-    if options.out is None:
-        raise UserError("--out: missing; name the folder of the results")
     if options.processes and options.nodes:
         raise UserError("--nodes and --processes: write one of them")
     over_nodes = options.nodes is not None
     counts = _counts("--nodes" if over_nodes else "--processes", options.nodes or options.processes or "1")
     check_counts(counts, over_nodes)
     recipe = load_recipe(options.recipe, options.overrides).value
-    planned = configurations(recipe, counts, options.scaling, over_nodes)
+    planned, out = configurations(recipe, counts, options.scaling, over_nodes), _out(options, recipe.name)
     words = [options.recipe, *options.overrides, "--steps", str(options.steps), "--warmup", str(options.warmup)]
     words += ["--scaling", options.scaling]
     words += [] if options.peak_tflops is None else ["--peak-tflops", str(options.peak_tflops)]
     waiting = Console(stderr=True, highlight=False)
-    with room_in(options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
-        records = [run_configuration(planned_one, words, options.out, waiting.print) for planned_one in planned]
+    with room_in(out):
+        out.mkdir(parents=True, exist_ok=True)
+        records = [run_configuration(planned_one, words, out, waiting.print) for planned_one in planned]
         show(records, Console(soft_wrap=True, highlight=False))
-        replace_file(options.out / "table.txt", written(records).encode())
-        replace_file(options.out / "scaling.png", scaling_png(records))
-    print(f"everything measured: {options.out}")
+        replace_file(out / "table.txt", written(records).encode())
+        replace_file(out / "scaling.png", scaling_png(records))
+    print(f"everything measured: {out}")
     return 0
+
+
+def _out(options: argparse.Namespace, name: str) -> Path:
+    return options.out or Path("bench", name)
 
 
 def _counts(name: str, text: str) -> list[int]:
