@@ -86,7 +86,7 @@ class WorkerJob(_Stoppable):
     def __call__(self, word: str) -> str:
         slot = Path(word)
         folder = SweepFolder(slot.parents[1])
-        descriptor = journal.lock(slot)
+        descriptor = journal.lock(slot, seconds=5.0)
         if descriptor is None:
             return "the slot is taken"
         supervisor = Supervisor(_PATIENCE)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,15 +57,23 @@ def read(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def lock(path: Path, wait: bool = False) -> int | None:
-    """Hold the lock of a file: its descriptor, to be closed to let go; None where another process holds it.
+def lock(path: Path, wait: bool = False, seconds: float = 0.0) -> int | None:
+    """Hold the lock of a file: its descriptor, to be closed to let go; None where another process holds it for `seconds`.
 
-    The lock ends when the last process that has the descriptor ends, however it ends.
+    The lock ends when the last process that has the descriptor ends, however it ends. Who only looks whether it is held takes it
+    for a moment, so who must not miss it gives a few seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + seconds
+    while (descriptor := _lock(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return descriptor
+
+
+def _lock(path: Path, how: int) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, how)
     except BlockingIOError:
         os.close(descriptor)
         return None
@@ -79,7 +88,7 @@ def held(path: Path) -> bool:
     """Whether a process holds the lock of a file."""
     if not path.exists():
         return False
-    descriptor = lock(path)
+    descriptor = _lock(path, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not see one another
     if descriptor is None:
         return True
     os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def slurm_here() -> bool:
 
 def queued() -> dict[str, str] | None:
     """Job (`12` or `12_3`) → waiting or running, of this user's jobs that have not ended; None where Slurm does not answer."""
-    words = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
+    words = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i %T"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):

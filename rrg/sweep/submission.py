@@ -54,7 +54,7 @@ def _to_slurm(folder: SweepFolder, entries: Sequence[Entry], sweep: Sweep, gpus:
     executor.update_parameters(**_parameters(folder, sweep, gpus))
     places = [str(folder.place(entry.name).folder.resolve()) for entry in entries]
     try:
-        with _outside_any_job():
+        with outside_any_job():
             jobs = executor.map_array(TrialJob(), places)
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.startswith("sbatch:")] or [str(error)]
@@ -65,7 +65,7 @@ def _to_slurm(folder: SweepFolder, entries: Sequence[Entry], sweep: Sweep, gpus:
 
 
 @contextmanager
-def _outside_any_job() -> Iterator[None]:
+def outside_any_job() -> Iterator[None]:
     """Inside, this process looks as if no job of Slurm were around it: a job would take over what that one was given."""
     within = "SLURM_JOB_ID" in os.environ
     names = [name for name in os.environ if within and name.startswith(_OF_A_JOB) and name != "SLURM_CONF"]

@@ -46,8 +46,12 @@ class Supervisor:
                 pass_fds=keeps,
                 start_new_session=True,
             )
-            if started is not None:
-                started(self._process.pid)
+            try:
+                if started is not None:
+                    started(self._process.pid)
+            except BaseException:  # a full disk: a process that nobody knows of must not go on
+                _signal(self._process.pid, signal.SIGKILL)
+                raise
             while not _ended(self._process.pid):
                 self._tell()
                 time.sleep(_POLL)

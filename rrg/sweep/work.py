@@ -120,10 +120,7 @@ def _follow(place: TrialPlace, entry: Entry, supervisor: Supervisor, node: int) 
 
 def _own(place: TrialPlace) -> int | None:
     """The trial's lock: two jobs in one run directory would spoil it."""
-    deadline = time.monotonic() + _LOCK_WAIT
-    while (descriptor := journal.lock(place.lock)) is None and time.monotonic() < deadline:
-        time.sleep(1)
-    return descriptor
+    return journal.lock(place.lock, seconds=_LOCK_WAIT)
 
 
 def _end(place: TrialPlace, job: str, event: str, **values: object) -> str:

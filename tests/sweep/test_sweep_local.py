@@ -1,9 +1,12 @@
 """Sweeps on this machine, through submitit's own local jobs: real trainings, a failure that is mended, kills and cancellation."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +18,8 @@ from rrg.sweep.commands import command, environment, steps
 from rrg.sweep.folder import Entry, SweepFolder, find_folder
 from rrg.sweep.local_queue import waiting
 from rrg.sweep.state import ALIVE, states
-from rrg.sweep.submission import choose_cluster
+from rrg.sweep.submission import choose_cluster, outside_any_job
+from rrg.sweep.supervisor import Supervisor
 from rrg.sweep.work import last_line
 from tests.processes import events
 from tests.refusal import call, refused
@@ -191,6 +195,51 @@ def test_a_lock_lasts_as_long_as_the_child_that_inherited_it(tmp_path):
     child.kill()
     child.wait()
     assert not journal.held(path) and not journal.held(tmp_path / "none")
+
+
+def test_who_only_looks_takes_no_lock_away(tmp_path):
+    path = tmp_path / "lock"
+    os.close(journal.lock(path))
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as one that looks, at this moment
+        assert not journal.held(path) and journal.lock(path) is None
+        threading.Timer(0.5, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        descriptor = journal.lock(path, seconds=30.0)
+    assert descriptor is not None and journal.held(path)
+    os.close(descriptor)
+
+
+def test_a_sweep_submitted_from_within_a_job_takes_nothing_of_it(monkeypatch):
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1", "SRUN_CPUS_PER_TASK": "1", "SLURM_CONF": "c"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    before = dict(os.environ)
+    with outside_any_job():
+        assert not {"SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK"} & set(os.environ)
+        assert os.environ["SLURM_CONF"] == "c" and os.environ["SBATCH_ACCOUNT"] == "mine"
+    assert dict(os.environ) == before
+    monkeypatch.delenv("SLURM_JOB_ID")
+    with outside_any_job():
+        assert os.environ["SLURM_CPUS_PER_TASK"] == "1", "outside of jobs these are the user's own"
+
+
+def test_a_stopped_process_has_its_time_and_then_none(tmp_path):
+    """One that leaves in its own way, one that does not listen."""
+    program = "import signal, sys, time; signal.signal(15, {}); print('up', flush=True); time.sleep(60)"
+    polite, deaf = ([sys.executable, "-c", program.format(how)] for how in ("lambda *_: sys.exit(75)", "signal.SIG_IGN"))
+    for words, patience, code in ((polite, 60.0, 75), (deaf, 0.5, -signal.SIGKILL)):
+        log = tmp_path / f"log{code}"
+        supervisor = Supervisor(patience)
+
+        def ask(log=log, supervisor=supervisor):
+            until(lambda: log.exists() and "up" in log.read_text(), "the process to begin")
+            supervisor.ask("SIGTERM")
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert supervisor.run(words, log, cwd=str(tmp_path), environment=dict(os.environ)) == code
+        thread.join()
+        assert supervisor.stopping == "SIGTERM"
 
 
 def test_the_line_that_says_why(tmp_path):
