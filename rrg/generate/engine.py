@@ -54,8 +54,9 @@ def write_reports(
     device: torch.device,
     progress: Callable[[int], None] | None = None,
     strategy: Replicas | None = None,
+    leave: Callable[[], bool] = lambda: False,
 ) -> list[Damage]:
-    """Write the remaining reports of this rank into `work`; returns the studies that could not be read.
+    """Write the remaining reports of this rank into `work`, until `leave`; returns the studies that could not be read.
 
     Where `strategy` shards the model, all ranks go through it equally often: one that is done writes the first study again, for
     nobody.
@@ -69,12 +70,13 @@ def write_reports(
     model.eval()
     try:
         for number, (rows, unreadable) in enumerate(_rows(model, films, tokeniser, batches, recipe, device, strategy)):
-            if number >= own:
-                continue
-            work.append(rank, rows)
-            damaged += unreadable
-            if progress is not None:
-                progress(len(rows))
+            if number < own:
+                work.append(rank, rows)
+                damaged += unreadable
+                if progress is not None:
+                    progress(len(rows))
+            if leave():
+                break
     finally:
         model.train(was_training)
     return damaged

@@ -26,6 +26,7 @@ from rrg.shards.quarantine import Quarantine
 from rrg.strategy.replicas import Replicas
 from rrg.system import System, with_text
 from rrg.train.phases import phases
+from rrg.train.signals import StopRequest
 from rrg.train.team import Team
 
 
@@ -48,8 +49,9 @@ def selection_score(recipe: Recipe, metrics: dict[str, float]) -> float:
 class Validation:
     """Scores of one model on the validation split, kept per step: a killed validation is taken up where it stopped."""
 
-    def __init__(self, system: System, films: Films, team: Team, folder: Path, strategy: Replicas) -> None:
+    def __init__(self, system: System, films: Films, team: Team, folder: Path, strategy: Replicas, stop: StopRequest) -> None:
         self._system, self._films, self._team, self._folder, self._strategy = system, films, team, folder, strategy
+        self._stop = stop
         recipe, total = system.recipe, len(films.shards)
         indices = range(total) if recipe.data.empty_reports == "keep" else with_text(films.shards, recipe).nonzero()[0].tolist()
         self._indices = list(indices)[: recipe.train.validate_studies or total]
@@ -59,15 +61,21 @@ class Validation:
         path = self._folder / f"step_{step:08d}.json"
         return json.loads(path.read_text())["metrics"] if path.exists() else None
 
-    def run(self, step: int) -> dict[str, float]:
-        """Validate now; equal metrics on every rank."""
+    def run(self, step: int) -> dict[str, float] | None:
+        """Validate now; equal metrics on every rank, None where one was asked to leave: what is written is taken up again."""
         from rrg.train.rundir import write_json
 
         recipe = self._system.recipe
-        loss, damaged = self._loss()
+        told = self._loss()
+        if told is None:
+            return None
+        loss, damaged = told
         metrics = {"loss": loss}
         if recipe.train.validate_reports:
-            rows, unreadable = self._reports(step)
+            written = self._reports(step)
+            if written is None:
+                return None
+            rows, unreadable = written
             damaged += unreadable
             protocol = get_protocol(recipe.score.protocol)
             tokenizer = self._system.model.language.tokenizer
@@ -89,8 +97,14 @@ class Validation:
         found = {damage.study for damage in damaged}
         return [study for study in shards.ids if study in found]
 
-    def _loss(self) -> tuple[float, list[Damage]]:
-        """(mean negative log-likelihood per token, what could not be read on any rank)."""
+    def _leave(self) -> bool:
+        """Whether to leave off here. Where processes run the model together, all leave off at the same batch."""
+        if not self._strategy.shards:
+            return self._stop.asked
+        return bool(self._team.total([self._stop.asked])[0])
+
+    def _loss(self) -> tuple[float, list[Damage]] | None:
+        """(mean negative log-likelihood per token, what could not be read on any rank); None where it was left off."""
         system, team = self._system, self._team
         model, recipe = system.model, system.recipe
         own = self._indices[team.rank :: team.world]
@@ -107,23 +121,28 @@ class Validation:
             phases.beat()
             with torch.no_grad(), autocast(recipe, team.device):
                 output = self._strategy.call(functools.partial(_forward, model, share.batches[0].to(team.device)))
-            if number >= counted:
-                continue
-            damaged += share.damaged
-            total[0] += float(output.nll.double().sum())
-            total[1] += output.tokens
+            if number < counted:
+                damaged += share.damaged
+                total[0] += float(output.nll.double().sum())
+                total[1] += output.tokens
+            if self._leave():
+                break
         model.train()
-        nll, tokens = team.total(total)
+        nll, tokens, asked = team.total([*total, self._stop.asked])
+        if asked:
+            return None
         return nll / max(tokens, 1.0), [damage for part in team.gather(damaged) for damage in part]
 
-    def _reports(self, step: int) -> tuple[list[dict[str, Any]], list[Damage]]:
+    def _reports(self, step: int) -> tuple[list[dict[str, Any]], list[Damage]] | None:
         system, team = self._system, self._team
         ids = [self._films.shards.ids[index] for index in self._indices]
         target = self._folder / f"step_{step:08d}.jsonl"
         work = WorkList(target, ids, {"step": step})
         arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device, "progress": _beat}
-        arguments["strategy"] = self._strategy
+        arguments |= {"strategy": self._strategy, "leave": self._leave}
         own = write_reports(system.model, self._films, system.tokeniser, work, system.recipe, **arguments)
+        if team.total([self._stop.asked])[0]:
+            return None
         damaged = [damage for part in team.gather(own) for damage in part]
         team.lead(lambda: work.finish([damage.study for damage in damaged]))
         # Not `splitlines`: a report may hold a line separator of Unicode.

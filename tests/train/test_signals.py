@@ -91,6 +91,26 @@ def test_interrupted_runs_end_bitwise_equal(drawn_shards, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_validation_is_left_off_and_taken_up_where_it_was(drawn_shards, tmp_path):
+    long = ["train.max_steps=1", "train.validate_every=1.0", "generate.num_beams=1", "generate.batch_size=1"]
+    words = [*arguments(drawn_shards, tmp_path / "run", 0), *long, "generate.min_new_tokens=60", "generate.max_new_tokens=60"]
+    command = Command(words, tmp_path / "log")
+
+    def written():
+        return sum(path.read_bytes().count(b"\n") for path in (tmp_path / "run" / "validation").glob(".*/*/*.jsonl"))
+
+    while command.process.is_alive() and not written():
+        time.sleep(0.005)
+    os.kill(command.process.pid, signal.SIGTERM)
+    assert command.wait() == EXIT_INTERRUPTED
+    assert 1 <= written() < 6 and events(tmp_path / "run", "interrupted").keys() == {1}
+    assert events(tmp_path / "run", "validation") == {}
+    run(words, tmp_path / "log")
+    assert json.loads((tmp_path / "run" / "validation" / "step_00000001.json").read_text())["studies"] == 6
+    assert list(events(tmp_path / "run", "step")) == [1]
+
+
+@pytest.mark.slow
 def test_before_the_first_step_there_is_nothing_to_keep(drawn_shards, tmp_path):
     command = Command(arguments(drawn_shards, tmp_path / "run"), tmp_path / "log")
     while not (tmp_path / "run" / "config.yaml").exists():
