@@ -21,7 +21,7 @@ _CONFIG: dict[str, Any] = {
     "train_micro_batch_size_per_gpu": 1,  # for DeepSpeed's own counting of samples; batches are dealt by the ledger
     "gradient_accumulation_steps": 1,  # the step says which micro-batch is the last
     "gradient_clipping": 0.0,  # as `train.clip_norm` says, over the pieces
-    "zero_optimization": {"stage": 3},
+    "zero_optimization": {"stage": 3, "reduce_bucket_size": 50_000_000, "stage3_prefetch_bucket_size": 50_000_000},
 }
 _OWN = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 _REFUSED = {

@@ -66,6 +66,9 @@ class Replicas:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def take_in(self, parameters: Sequence[nn.Parameter]) -> None:
+        """What was changed in `parameters` by hand is what the next step starts from. Small ones only."""
+
     def discard(self) -> None:
         """Forget the gradient: nothing moves. Collective."""
         self.optimizer.zero_grad(set_to_none=True)

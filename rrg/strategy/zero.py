@@ -84,6 +84,12 @@ class Zero2(Replicas):
     def step(self) -> None:
         self._engine.step()
 
+    def take_in(self, parameters: Sequence[nn.Parameter]) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        for parameter in parameters:
+            safe_set_full_fp32_param(parameter, parameter.detach())
+
     def discard(self) -> None:
         """DeepSpeed skips an update whose gradient is not finite, and tidies up after it."""
         for piece in self._gradients(self._parameters):
@@ -200,6 +206,12 @@ class Zero3(Zero2):
             yield piece
             safe_set_local_grad(parameter, piece)
 
+    def take_in(self, parameters: Sequence[nn.Parameter]) -> None:
+        from deepspeed.utils import safe_set_local_fp32_param
+
+        for parameter in parameters:
+            safe_set_local_fp32_param(parameter, self._piece(parameter, parameter.detach()))
+
     def discard(self) -> None:
         super().discard()
         self._gather_held()
@@ -215,11 +227,14 @@ class Zero3(Zero2):
     def _set_moment(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
         from deepspeed.utils import safe_set_local_optimizer_state
 
+        safe_set_local_optimizer_state(parameter, self._piece(parameter, value), kind)
+
+    def _piece(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        """This process's part of a whole tensor, as DeepSpeed cuts it: flat, in equal pieces, the last ones filled with zeros."""
         length = int(parameter.ds_tensor.numel())  # type: ignore[attr-defined]
         padded = value.new_zeros(length * self.world)
         padded[: value.numel()] = value.reshape(-1)
-        piece = padded[length * dist.get_rank() :][:length].to(self._accelerator.device)
-        safe_set_local_optimizer_state(parameter, piece, kind)
+        return padded[length * dist.get_rank() :][:length].to(self._accelerator.device)
 
     def most_here(self) -> int:
         return sum(self._at_most(parameter) for parameter in self.model.parameters() if not parameter.requires_grad)

@@ -18,7 +18,7 @@ from rrg.batching.batch import Batch
 from rrg.batching.feed import Share
 from rrg.generate.engine import autocast
 from rrg.model import ReportGenerator
-from rrg.objectives.scale import settle_scales
+from rrg.objectives.scale import Scale, settle_scales
 from rrg.recipe import Recipe
 from rrg.strategy.replicas import Replicas
 from rrg.train.clipping import clip_groups, clipped_groups
@@ -58,6 +58,7 @@ class Stepper:
         self._model, self._strategy, self._recipe, self._team = model, strategy, recipe, team
         self._parameters = [parameter for _, parameter in trained(model)]
         self._groups = clipped_groups(model, recipe.train.clip_norm_of)
+        self._scales = [module.log for module in model.modules() if isinstance(module, Scale)]
         self._buffers = [buffer for _, buffer in kept_buffers(model)]
 
     def run(self, step: int, share: Share) -> StepResult:
@@ -86,6 +87,7 @@ class Stepper:
             if result.finite:
                 self._strategy.step()
                 settle_scales(self._model)
+                self._strategy.take_in(self._scales)
             else:
                 self._strategy.discard()
                 for buffer, held in zip(self._buffers, before, strict=True):
