@@ -3,7 +3,7 @@
 #   prepare          the environment: folder, modules, container, interpreter
 #   preflight WORD…  every node looks at itself and its links; options of `rrg preflight`
 #   train WORD…      one launcher per node; signals become a checkpoint and another life of this job, as long as the budgets last
-#   each WORD…       a command of `rrg` on every node's processes; once WORD…: on the first node
+#   each WORD…       a command of `rrg` by all processes of all nodes; once WORD…: by one; here WORD…: by one that starts steps itself
 set -euo pipefail
 
 : "${RRG_HOME:=${SLURM_SUBMIT_DIR:-$PWD}}" "${RRG_RESTART:=requeue}" "${RRG_SIGNAL_LEAD:=300}" "${RRG_PREFLIGHT:=1}"
@@ -58,6 +58,7 @@ on_nodes() { exec srun --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --kil
 on_first() { exec srun --nodes=1 --ntasks=1 "${step_options[@]}" "$@"; }
 each() { waited on_nodes "${container[@]}" "$RRG_PYTHON" -m launcher.node "$@"; }
 once() { waited on_first "${container[@]}" "$RRG_PYTHON" -m rrg.cli "$@"; }
+here() { "${container[@]}" "$RRG_PYTHON" -m rrg.cli "$@"; }
 lives() { # no step where it can be helped: when Slurm is ending the job it starts none
     if [ "${RRG_CONTAINER_KIND:-}" = pyxis ]; then (on_first "$RRG_PYTHON" -m launcher.lives "$@"); return; fi
     "${container[@]}" "$RRG_PYTHON" -m launcher.lives "$@"

@@ -1,0 +1,71 @@
+"""The launcher of a node: signals reach the training processes, their exit codes come back, a mistake is one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.processes import ROOT, events
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+OVERRIDES = [
+    "train.batch_size=4",
+    "train.micro_batch_size=2",
+    "train.schedule.kind=constant",
+    "train.checkpoint_every=1000",
+    "train.validate_every=0",
+    "train.threads=1",
+]
+
+
+def start(words, log, processes=2):
+    """In a session of its own, as a job step is."""
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "RRG_PROCESSES_PER_NODE": str(processes), "PYTHONPATH": str(ROOT)}
+    with log.open("a") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "launcher.node", *words],
+            cwd=ROOT,
+            env={k: v for k, v in environment.items() if not k.startswith("SLURM_")},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def test_interrupted_then_finished_and_nothing_is_left(drawn_shards, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+    words = ["train", "tiny/r2gengpt_iu", f"data.shards={drawn_shards}", f"output={run}", "data.workers=1", *OVERRIDES]
+    process = start([*words, "train.max_steps=5000"], log)
+    deadline = time.monotonic() + 400
+    while max(events(run), default=0) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(120) == 75, log.read_text()
+    left = json.loads((run / "interrupted.json").read_text())
+    assert left["signal"] == "SIGUSR1" and (run / "checkpoints" / f"step_{left['step']:08d}").is_dir()
+    text = log.read_text()
+    assert "one machine: 1 node(s) x 2 process(es)" in text and "Traceback" not in text and "ChildFailedError" not in text
+    assert text.count("rrg: interrupted by SIGUSR1 after step") == 1
+    process = start([*words, f"train.max_steps={left['step'] + 2}"], log)
+    assert process.wait(400) == 0, log.read_text()
+    assert json.loads((run / "done.json").read_text())["step"] == left["step"] + 2
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
+    process = start(
+        ["train", "tiny/r2gengpt_iu", f"data.shards={tmp_path / 'no'}", f"output={tmp_path / 'run'}"], tmp_path / "log"
+    )
+    assert process.wait(400) == 2
+    text = (tmp_path / "log").read_text()
+    assert f"rrg: no folder {tmp_path / 'no'}" in text and "Traceback" not in text and not (tmp_path / "run").exists()
+
+
+def test_a_signal_before_there_is_a_process_of_training(tmp_path):
+    process = start(["train", "tiny/r2gengpt_iu", f"data.shards={tmp_path / 'no'}"], tmp_path / "log", processes=1)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) in (75, -signal.SIGTERM, 2)  # told in time, before it listened, or after the mistake was met
