@@ -81,9 +81,10 @@ def _state(
 def _on_slurm(last: Mapping[str, Any], job: Mapping[str, Any], queue: Mapping[str, str] | None) -> str:
     if queue is None:
         return str(last["event"]) if last.get("event") in (DONE, FAILED) else UNKNOWN
-    if job["job"] in queue:
-        return queue[job["job"]]
-    return _ended(last, job)
+    there = queue.get(job["job"])
+    if there is None or (there == RUNNING and last.get("event") in (DONE, FAILED)):  # Slurm still clears up behind it
+        return _ended(last, job)
+    return there
 
 
 def _on_this_machine(place: TrialPlace, last: Mapping[str, Any], job: Mapping[str, Any], workers: bool) -> str:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rrg.sweep.folder import SweepFolder
-from rrg.sweep.state import states
+from rrg.sweep.state import ALIVE, states
 from tests.slurm.cluster import started
 from tests.sweep.sweeps import records, write_sweep
 
@@ -23,6 +23,12 @@ def cluster():
 
 def found(folder):
     return {one.entry.name: one for one in states(SweepFolder(folder))}
+
+
+def most_at_one_time(folder):
+    """By the trials' own records, each of one attempt."""
+    spans = [[line["time"] for line in records(path)] for path in folder.glob("trials/*/attempts.jsonl")]
+    return max(sum(span[0] <= one[0] < span[-1] for span in spans) for one in spans)
 
 
 def rrg(cluster, *words):
@@ -50,17 +56,11 @@ def test_an_array_with_a_cap_a_trial_that_fails_once_and_the_harvest(cluster, dr
     assert "ArrayTaskThrottle=2" in cluster.run("scontrol", "show", "job", array)
     again = rrg(cluster, file, "--folder", folder, "--cluster", "slurm")
     assert "0 of 6 trials submitted" in again, "a second time changes nothing"
-    most = 0
-
-    def all_ended():
-        nonlocal most
-        now = [one.state for one in found(folder).values()]
-        most = max(most, now.count("running"))
-        return not {"waiting", "running", "unknown"} & set(now)
-
-    cluster.until(all_ended, 900, "the array to end", lambda: {name: one.state for name, one in found(folder).items()})
+    cluster.until(
+        lambda: not {one.state for one in found(folder).values()} & set(ALIVE), 900, "the array to end", lambda: found(folder)
+    )
     ended = found(folder)
-    assert 1 <= most <= 2, "the cap holds"
+    assert most_at_one_time(folder) == 2, "the cap holds"
     assert [name for name, one in ended.items() if one.state == "failed"] == [unlucky.name], ended
     assert "not writable" in ended[unlucky.name].error and "rrg: " in ended[unlucky.name].error
     assert sum(one.state == "done" for one in ended.values()) == 5
