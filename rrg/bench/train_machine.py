@@ -18,9 +18,9 @@ _SIZES = {"cuda": 8192, "cpu": 1024}  # of the square matrices
 _SECONDS = 0.5
 
 
-def describe_rank(device: torch.device) -> dict[str, Any]:
+def describe_rank(device: torch.device, precision: str) -> dict[str, Any]:
     """The machine as other benchmarks describe it, with node, device, its peak and the libraries of training."""
-    found = describe_machine() | {"node": node_name(), "device": device_name(device), "peak_flops": peak_flops(device)}
+    found = describe_machine() | {"node": node_name(), "device": device_name(device), "peak_flops": peak_flops(device, precision)}
     found["versions"] |= {name: _version(name) for name in _PACKAGES}
     if device.type == "cuda":
         found["cuda"] = torch.version.cuda
@@ -34,9 +34,10 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """Dense bf16 operations a second by the vendor's datasheet; None for a device that the table of `rrg plan` does not have."""
-    return None if device.type != "cuda" else peak_of_name(device_name(device))
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """Dense bf16 operations a second by the vendor's datasheet; None for another precision, or a device that is not in the table
+    of `rrg plan`."""
+    return None if device.type != "cuda" or precision != "bf16" else peak_of_name(device_name(device))
 
 
 def peak_of_name(name: str) -> float | None:

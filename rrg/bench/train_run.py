@@ -147,7 +147,7 @@ class MeasuredRun(Run):
             "flops_left_out": None if counted else cost,
             "matmul_flops_per_second": self._rate_of_matmul,
             "peak_memory": meter.peak_memory(),
-            "machine": describe_rank(self.team.device),
+            "machine": describe_rank(self.team.device, self.recipe.train.precision),
         }
 
 

@@ -20,9 +20,11 @@ from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
+from rrg.train.phases import phases
 from rrg.train.progress import Reporter
 from rrg.train.rundir import RunDirectory, read_recipe, write_json
 from rrg.train.team import Team, start
+from rrg.train.watchdog import watched
 
 OVERRIDABLE = (
     "generate.",
@@ -40,21 +42,24 @@ def generate(root: Path, split: str, which: str, films: str, overrides: Sequence
 
     Raises:
         UserError: no run, no such checkpoint, other frozen weights than it was trained with, a split that is not there.
+        RunError: a process is gone, hangs or has no memory left.
     """
     recipe = overridden(read_recipe(root), overrides, OVERRIDABLE)
     if recipe.vision.kind == "none":
         raise UserError(f"{root}: a text-only stage writes no reports of films")
     if not recipe.writes:
         raise UserError(f"{root}: two towers write no reports; use rrg retrieve or rrg zeroshot")
-    team = start(recipe.train.threads)
+    phases.reset()
+    team = start(recipe.train.threads, recipe.train.hang_seconds)
     directory = RunDirectory(root)
-    folder = checkpoint.resolve(directory.checkpoints, which)
-    shards = open_split(recipe, split)
-    check_inputs(recipe, [split])
-    system = _system(recipe, root, folder, team)
-    target = out or directory.predictions / (f"{split}.jsonl" if films == "own" else f"{split}.{films}.jsonl")
-    write_split(system, shards, films, target, folder / "trainable.safetensors", team)
-    team.end()
+    with watched(team, recipe.train.hang_seconds, directory.failures):
+        folder = checkpoint.resolve(directory.checkpoints, which)
+        shards = open_split(recipe, split)
+        check_inputs(recipe, [split])
+        system = _system(recipe, root, folder, team)
+        target = out or directory.predictions / (f"{split}.jsonl" if films == "own" else f"{split}.{films}.jsonl")
+        write_split(system, shards, films, target, folder / "trainable.safetensors", team)
+        team.end()
     return target
 
 
@@ -141,7 +146,8 @@ def _write(system: System, shards: ShardSet, films: Films, work: WorkList, team:
         counting(done, total)
 
     arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device, "progress": progress}
-    damaged = write_reports(system.model, films, system.tokeniser, work, system.recipe, **arguments)
+    with phases("generation"):
+        damaged = write_reports(system.model, films, system.tokeniser, work, system.recipe, **arguments)
     everything = [damage for part in team.gather(damaged) for damage in part]
 
     def finish() -> int:

@@ -33,6 +33,7 @@ NAMES = (
     "optimizer",
     "checkpoint",
     "validation",
+    "generation",
     "bookkeeping",
 )
 OUTSIDE = "start"  # until a run has reached its first step
