@@ -46,7 +46,7 @@ class Ranks:
             process.start()
             self.processes.append(process)
 
-    def until_step(self, run: Path, step: int, seconds: float = 120) -> None:
+    def until_step(self, run: Path, step: int, seconds: float = 300) -> None:
         """Wait until rank 0 has written the event of `step`."""
         end = time.monotonic() + seconds
         while not any(done >= step for done in events(run)):

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, Listener, wait
 from typing import Any
 
 from rrg.train.failures import Failure
-from rrg.train.phases import OUTSIDE, Where
+from rrg.train.phases import Where
 
 GATHER = 0.25  # seconds in which ranks that go together (a node) are named together
 GRACE = 2.0  # seconds in which the others may tell of the same mistake, or a better reason may come up
@@ -89,7 +89,7 @@ def hanging(seats: list[Seat], now: float, limit: float) -> list[Seat]:
 
 def patience(where: Where, limit: float) -> float:
     """Seconds without progress that make a hang of a rank at `where`."""
-    return max(limit, START) if where.phase == OUTSIDE else limit
+    return limit if where.step else max(limit, START)
 
 
 def _vanished(seats: list[Seat]) -> Failure:

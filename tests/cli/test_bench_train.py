@@ -5,10 +5,18 @@ import json
 import pytest
 
 from rrg.cli import main
-from tests.processes import run
+from tests.processes import Command
 
 SMALL = ["data.workers=0", "train.threads=1", "train.batch_size=4", "train.micro_batch_size=2"]
 SHOWN = {"loader", "forward", "backward", "communication", "optimizer", "bookkeeping"}
+
+
+def run(arguments, log, expect=0):
+    """`rrg` in a process of its own, which starts others: on a busy machine each takes its time."""
+    command = Command([str(word) for word in arguments], log)
+    code = command.wait(900)
+    assert code == expect, command.text()
+    return command.text()
 
 
 def words(shards, *more):

@@ -30,7 +30,7 @@ ENDLESS = [
     "train.validate_every=0",
     "train.threads=1",
 ]
-SECONDS = 60  # that an end may take on a machine with other work to do; the times that docs/failures.md states are shorter
+SECONDS = 300  # that an end may take on a machine with other work to do; the times that docs/failures.md states are shorter
 
 
 def train(shards, output, *more, workers=0):
@@ -66,7 +66,7 @@ def test_a_rank_that_is_killed_is_named_by_the_others(drawn_shards, tmp_path, vi
 @pytest.mark.parametrize("victim", [1, 0])
 def test_a_rank_that_hangs_is_named_by_the_others(drawn_shards, tmp_path, victim):
     run = tmp_path / "run"
-    ranks = Ranks(train(drawn_shards, run, "train.hang_seconds=8"), tmp_path, 2)
+    ranks = Ranks(train(drawn_shards, run, "train.hang_seconds=20"), tmp_path, 2)
     ranks.until_step(run, 3)
     ranks.send(victim, signal.SIGSTOP)
     (outcome,) = ranks.outcomes([1 - victim], SECONDS)
@@ -107,8 +107,8 @@ def raise_in_step_3():
 
 def test_a_rank_that_works_for_ever_is_told_from_those_that_wait_for_it(drawn_shards, tmp_path):
     run = tmp_path / "run"
-    ranks = Ranks(train(drawn_shards, run, "train.hang_seconds=8"), tmp_path, 3, inject={2: sleep_in_step_3})
-    outcomes = ranks.outcomes([0, 1, 2], 120)
+    ranks = Ranks(train(drawn_shards, run, "train.hang_seconds=20"), tmp_path, 3, inject={2: sleep_in_step_3})
+    outcomes = ranks.outcomes([0, 1, 2], SECONDS)
     for outcome in outcomes:
         assert outcome.code == EXIT_LOST, outcome.err
         assert re.match(rf"rrg: rank 2 on {NODE} made no progress for \d+ s; last: step 3, forward$", told(outcome)), outcome.err
@@ -118,7 +118,7 @@ def test_a_rank_that_works_for_ever_is_told_from_those_that_wait_for_it(drawn_sh
 def test_a_fault_of_one_rank_keeps_its_traceback_and_ends_the_others(drawn_shards, tmp_path):
     run = tmp_path / "run"
     ranks = Ranks(train(drawn_shards, run), tmp_path, 2, inject={1: raise_in_step_3})
-    other, broken = ranks.outcomes([0, 1], 120)
+    other, broken = ranks.outcomes([0, 1], SECONDS)
     assert (other.code, broken.code) == (1, 1), other.err + broken.err
     assert told(other).startswith(f"rrg: rank 1 on {NODE} failed with ValueError; last: step 3, ")
     assert "broken on purpose" in broken.err and "Traceback" in broken.err and "Traceback" not in other.err
@@ -144,7 +144,7 @@ def starve_in_step_3():
 def test_a_rank_without_memory_says_what_to_change(drawn_shards, tmp_path):
     run = tmp_path / "run"
     ranks = Ranks(train(drawn_shards, run), tmp_path, 2, inject={1: starve_in_step_3})
-    other, mine = ranks.outcomes([0, 1], 120)
+    other, mine = ranks.outcomes([0, 1], SECONDS)
     assert (other.code, mine.code) == (EXIT_MEMORY, EXIT_MEMORY), other.err + mine.err
     for line in (told(other), told(mine)):
         said = rf"rrg: rank 1 on {NODE} ran out of host memory; last: step 3, forward, micro-batch of \d+ studies x \d views, "
@@ -160,7 +160,7 @@ def test_a_mistake_that_one_rank_meets_is_told_by_all(drawn_shards, tmp_path):
         ranks = Ranks(train(drawn_shards, run), tmp_path, 2, own={1: remote})
         ranks.until_step(run, 3)
         server.misbehave("denied")
-        other, mine = ranks.outcomes([0, 1], 120)
+        other, mine = ranks.outcomes([0, 1], SECONDS)
     assert (other.code, mine.code) == (2, 2), other.err + mine.err
     assert "Traceback" not in other.err + mine.err
     assert told(mine).removeprefix("rrg: ") in told(other) and server.url in told(mine)
@@ -194,7 +194,7 @@ def test_torchrun_ends_and_leaves_no_process(drawn_shards, tmp_path):
     words = train(drawn_shards, run, workers=1)[1:]
     launched = subprocess.Popen([*command, *words], cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 240
+        end = time.monotonic() + SECONDS
         while not any(step >= 3 for step in events(run)):
             assert time.monotonic() < end and launched.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.1)
