@@ -133,7 +133,9 @@ class CausalLanguage(nn.Module):
         add(self.embed(batch.after_ids), batch.after_mask)
         if report:
             add(self.embed(batch.report_ids), batch.report_mask)
-        return closed(torch.cat(pieces, 1), torch.cat(masks, 1), "right" if report else "left")
+        with torch.autocast(device.type, enabled=False):  # bf16 autocast refuses to join float16 pieces, as Llama-2's are
+            embeds = torch.cat(pieces, 1)
+        return closed(embeds, torch.cat(masks, 1), "right" if report else "left")
 
     def loss(self, prefix: Prefix | None, batch: Batch) -> LanguageOutput:
         """Next-token loss of the report tokens given the prefix (spec r2gengpt §3); rows are selected before the head."""
