@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from rrg.plan.planning import Plan, Row
 
 GB = 1e9
+WIDE = 180
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)  # a file has no edge at which headings would be broken
+    return console
 
 
 def show_gpus() -> None:

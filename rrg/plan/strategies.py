@@ -59,6 +59,7 @@ class Shares:
         gathered: for a block in the backward pass; `gathered_head` while the loss head runs.
         reducing: buffers and gradients that exist in the backward pass alone.
         updating: while weights are moved.
+        late: whether the language model's activations are gone when the first gradients are reduced: nothing of it is trained.
     """
 
     weights: float
@@ -69,17 +70,22 @@ class Shares:
     gathered_head: float = 0.0
     reducing: float = 0.0
     updating: float = 0.0
+    late: bool = True
     flows: list[Flow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The costs of one micro-batch by part, and the bytes of the micro-batch itself."""
+    """The costs of one micro-batch by part, and the bytes of the micro-batch itself.
+
+    `copied` is a second copy of it during the forward pass, where the loader's lies in the same memory as the device's.
+    """
 
     vision: Cost
     connector: Cost
     language: Cost
     inputs: float
+    copied: float = 0.0
 
     @property
     def all(self) -> tuple[Cost, Cost, Cost]:
@@ -100,8 +106,11 @@ def shares(name: str, sums: Account, cluster: Cluster, *, cached: bool, bucket: 
     if name not in STRATEGIES:
         raise ValueError(name)
     if name in ("ddp", "zero2"):
-        return _whole(name, sums, cluster, bucket)
-    return _zero3(sums, cluster, cached, bucket) if name == "zero3" else _fully_sharded(name, sums, cluster, cached)
+        result = _whole(name, sums, cluster, bucket)
+    else:
+        result = _zero3(sums, cluster, cached, bucket) if name == "zero3" else _fully_sharded(name, sums, cluster, cached)
+    result.late = not sums.parts["language"].trained
+    return result
 
 
 def _whole(name: str, sums: Account, cluster: Cluster, bucket: int) -> Shares:
@@ -158,12 +167,14 @@ def _zero3(sums: Account, cluster: Cluster, cached: bool, bucket: int) -> Shares
 
 
 def memory(share: Shares, parts: Parts) -> Memory:
-    """The fullest of four moments of a step: encoder of films, loss head, begin of the backward pass, update."""
+    """The fullest of five moments of a step: encoder of films, loss head, begin of the backward pass, first gradients, update."""
     kept = sum(cost.kept_bytes for cost in parts.all)
+    first = kept - parts.language.kept_bytes if share.late else kept
     moments = {
-        "films": (0.0, parts.vision.transient, max(share.gathered, 0.0)),
-        "loss head": (kept, parts.language.held, share.gathered_head),
-        "backward": (kept, parts.language.transient, share.gathered + share.reducing),
+        "films": (parts.copied, parts.vision.transient, share.gathered),
+        "loss head": (kept + parts.copied, parts.language.held, share.gathered_head),
+        "backward": (kept, parts.language.transient, share.gathered),
+        "reduction": (first, 0.0 if share.late else parts.language.transient, share.gathered + share.reducing),
         "update": (0.0, 0.0, share.updating),
     }
     moment = max(moments, key=lambda name: sum(moments[name]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 import pytest
@@ -77,4 +76,4 @@ def test_7b_on_64_ranks_in_its_limits(tmp_path):
     ddp, fsdp2, hsdp = record["dry_runs"]
     assert ddp["bytes"]["all-reduce"] == pytest.approx(4 * 36_960_523, rel=1e-3)
     assert fsdp2["peak"] < hsdp["peak"] < ddp["peak"]
-    assert os.path.getsize(out) < 200_000
+    assert out.stat().st_size < 200_000
