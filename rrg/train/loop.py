@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,9 +18,10 @@ from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.shards.reading import Traffic
 from rrg.stages import stage_recipe
-from rrg.strategy.family import in_words, place, shares_of, take_over
-from rrg.system import System, check_inputs, in_share, open_split
+from rrg.strategy.family import place, take_over
+from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
+from rrg.train.announcing import tell_parameters, tell_strategy, tell_studies
 from rrg.train.clipping import clipped_groups
 from rrg.train.dealing import check_dealing
 from rrg.train.events import EventLog
@@ -31,7 +31,8 @@ from rrg.train.optim import build_optimizer, parameter_table, rate_factor, set_r
 from rrg.train.pair_validation import PairValidation
 from rrg.train.phases import phases
 from rrg.train.progress import Reporter
-from rrg.train.repeats import left_out, repeats, require_labels
+from rrg.train.repeats import repeats, require_labels
+from rrg.train.resuming import restore
 from rrg.train.rundir import RunDirectory, write_json
 from rrg.train.signals import Interrupted, StopRequest
 from rrg.train.step import Stepper
@@ -94,7 +95,7 @@ class Run:
             self.reporter.say(f"{self.recipe.name}: finished already, in {self.directory.root}")
             return
         self._build()
-        state = self._restore()
+        state = restore(self._system, self._shards, self._optimizer, self.directory.checkpoints, self.team)
         self._share()
         self._events = EventLog(self.directory.events, self.directory.tensorboard, state.step) if self.team.leads else None
         self._announce(state)
@@ -160,28 +161,6 @@ class Run:
         team.wait()
         return self._system.features(shards)
 
-    def _restore(self) -> checkpoint.State:
-        """The newest checkpoint's state, or that of a fresh start. Refuses another frozen model or other data or n-grams."""
-        model = self._system.model
-        frozen = checkpoint.frozen_digest(model)
-        inputs = dict(model.start)
-        if self._system.ngrams is not None:
-            inputs |= self._system.ngrams.digests(("train", "val"))
-        fresh = checkpoint.State(step=0, position=0, frozen=frozen, data=self._shards.digest, inputs=inputs)
-        found = checkpoint.existing(self.directory.checkpoints)
-        if not found:
-            return fresh
-        folder = found[max(found)]
-        state = checkpoint.read_state(folder)
-        read = [(f"content of {key}", held, inputs.get(key, "")) for key, held in state.inputs.items()]
-        for what, held, now in (("frozen model", state.frozen, frozen), ("training shards", state.data, fresh.data), *read):
-            if held != now:
-                raise UserError(
-                    f"checkpoint {folder}: the {what} changed since (digest {held[:12]}, now {now[:12]}): put the former one "
-                    "back, or set output= to start another run"
-                )
-        return checkpoint.load(folder, model, self._optimizer)
-
     def _share(self) -> None:
         """Hand model and optimizer to the strategy, now that they hold what the run carries on from."""
         model, recipe, team = self._system.model, self.recipe, self.team
@@ -192,26 +171,14 @@ class Run:
         self._writer = CheckpointWriter(self.directory.checkpoints, recipe.train.keep)
 
     def _announce(self, state: checkpoint.State) -> None:
-        rows, held = self._rows, shares_of(self._strategy)
-        if self.team.leads:
-            trained = sum(row.count for row in rows if row.state == "trained")
-            frozen = sum(row.count for row in rows if row.state == "frozen")
-            write_json(self.directory.parameters, {"rows": [asdict(row) for row in rows], "trained": trained, "frozen": frozen})
-        self.reporter.parameters(f"{self.recipe.name}: what is trained", rows)
+        recipe, say = self.recipe, self.reporter.say
+        tell_parameters(self._rows, recipe.name, self.reporter, self.directory.parameters if self.team.leads else None)
         where = f"carrying on at step {state.step} of {self._total}" if state.step else f"{self._total} steps"
-        self.reporter.say(f"{self.recipe.name}: {where}, {self.team.world} process(es), run directory {self.directory.root}")
-        self.reporter.say(f"{self.recipe.name}: {in_words(self.recipe.strategy, self._strategy)}")
-        began = "resume" if state.step else "start"
-        read: dict[str, object] = {"strategy": self._strategy.name, "frozen": self._strategy.frozen()[0], "frozen_held": held}
-        read |= {"inputs": state.inputs} if state.inputs else {}
-        if empty := left_out(self._shards, self.recipe):
-            self.reporter.say(f"{self.recipe.name}: {empty} training studies without any {self.recipe.data.section} are left out")
-            read["left_out"] = empty
-        if self.recipe.data.train_share < 1:
-            read["in_share"] = int(in_share(self._shards, self.recipe).sum())
-            of = f"{read['in_share']} of {len(self._shards)} training studies"
-            self.reporter.say(f"{self.recipe.name}: data.train_share {self.recipe.data.train_share} is {of}")
-        self._log(began, state.step, world=self.team.world, total_steps=self._total, **read)
+        say(f"{recipe.name}: {where}, {self.team.world} process(es), run directory {self.directory.root}")
+        told = tell_strategy(recipe, self._strategy, self.reporter) | tell_studies(recipe, self._shards, self.reporter)
+        if state.inputs:
+            told["inputs"] = state.inputs
+        self._log("resume" if state.step else "start", state.step, world=self.team.world, total_steps=self._total, **told)
 
     # -- the loop -------------------------------------------------------------------------------------------------------------
 
@@ -252,16 +219,8 @@ class Run:
                     "step",
                     state.step,
                     epoch=state.step / self._epoch,
-                    loss=result.loss if math.isfinite(result.loss) else None,
-                    objectives=result.objectives if result.finite else None,
-                    **({"logged": result.logged if result.finite else None} if result.logged else {}),
+                    **result.record(),
                     lr=rates,
-                    grad_norm=result.grad_norm if math.isfinite(result.grad_norm) else None,
-                    **({"group_norms": result.group_norms if result.finite else None} if result.group_norms else {}),
-                    tokens=result.tokens,
-                    studies=result.studies,
-                    truncated=result.truncated,
-                    **({"priors_absent": result.priors_absent} if result.priors_absent else {}),
                     order=self._feed.fingerprint(state.step - 1),
                     studies_per_s=result.studies / seconds,
                     tokens_per_s=result.tokens / seconds,

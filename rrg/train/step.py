@@ -50,6 +50,21 @@ class StepResult:
     def finite(self) -> bool:
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
+    def record(self) -> dict[str, Any]:
+        """Fields of the step's event: numbers that are not finite are null there, and what there is none of is left out."""
+        finite = self.finite
+        return {
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "objectives": self.objectives if finite else None,
+            **({"logged": self.logged if finite else None} if self.logged else {}),
+            "grad_norm": self.grad_norm if math.isfinite(self.grad_norm) else None,
+            **({"group_norms": self.group_norms if finite else None} if self.group_norms else {}),
+            "tokens": self.tokens,
+            "studies": self.studies,
+            "truncated": self.truncated,
+            **({"priors_absent": self.priors_absent} if self.priors_absent else {}),
+        }
+
 
 class Stepper:
     """Forward, backward and update of `model`, which is in the hands of `strategy`."""
