@@ -108,3 +108,30 @@ def test_interrupted_on_the_same_setting_a_run_is_bitwise_the_same(drawn_shards,
     for file in ("trainable.safetensors", "optimizer.safetensors", "state.json"):
         whole, parts = (tmp_path / run / "checkpoints" / "step_00000004" / file for run in ("whole", "parts"))
         assert whole.read_bytes() == parts.read_bytes(), file
+
+
+DEMANDING = [
+    "tiny/r2gengpt_iu",
+    *("connector.kind=cmeaa", "connector.enhance=false", "connector.code_width=8", "connector.dropout=0"),
+    *("objectives.mine.hidden=8", "objectives.mine.weight=1.0", "train.clip_norm_of.objectives.mine=1.0"),
+    *("language.train=lora", "language.lora.r=2", "language.lora.dropout=0.0", "language.gradient_checkpointing=true"),
+    *("train.batch_size=6", "train.max_steps=4", "train.checkpoint_every=2", "train.validate_every=0", "train.eps=1e-4"),
+    *("train.threads=1", "data.workers=0"),
+]
+
+
+@pytest.mark.parametrize("name", ["zero3", "fsdp2"])
+def test_gathered_objectives_lora_and_recomputed_activations(drawn_shards, tmp_path, name):
+    """An objective that gathers over ranks and keeps averages, adapters within sharded blocks, blocks that run twice."""
+    for run, world, micro in (("one", 1, 6), ("two", 2, 3)):
+        settings = [*DEMANDING, f"data.shards={drawn_shards}", f"output={tmp_path / run}", f"train.micro_batch_size={micro}"]
+        train_on(world, [*settings, f"strategy={name}"], tmp_path / "log")
+    one, two = events(tmp_path / "one"), events(tmp_path / "two")
+    assert sorted(one) == sorted(two) == [1, 2, 3, 4]
+    for step in one:
+        assert one[step]["objectives"] == pytest.approx(two[step]["objectives"], abs=1e-4)
+        assert one[step]["group_norms"] == pytest.approx(two[step]["group_norms"], rel=1e-2)
+    a, b = (load_file(tmp_path / run / "checkpoints" / "step_00000004" / "trainable.safetensors") for run in ("one", "two"))
+    assert a.keys() == b.keys() and "objectives.mine.estimator.log_average" in a
+    assert max(float((a[key] - b[key]).abs().max()) for key in a) < 1e-3
+    assert (tmp_path / "two" / "language" / "model.safetensors").exists(), "the adapted language model, folded"
