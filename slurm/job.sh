@@ -3,7 +3,7 @@
 #   prepare          the environment: folder, modules, container, interpreter
 #   preflight WORD…  every node looks at itself and its links; options of `rrg preflight`
 #   train WORD…      one launcher per node; signals become a checkpoint and another life of this job, as long as the budgets last
-#   each WORD…       a command of `rrg` by all processes of all nodes; once WORD…: by one; here WORD…: by one that starts steps itself
+#   each WORD…       a command of `rrg` by all processes of all nodes; once WORD…: by one; here WORD…: on this host, no step
 set -euo pipefail
 
 : "${RRG_HOME:=${SLURM_SUBMIT_DIR:-$PWD}}" "${RRG_RESTART:=requeue}" "${RRG_SIGNAL_LEAD:=300}" "${RRG_PREFLIGHT:=1}"
@@ -74,7 +74,9 @@ train() { # RECIPE key=value…, into RRG_OUTPUT; ends the script
     verdict=$(lives begin "$RRG_OUTPUT") || exit 2
     [ "$verdict" = begin ] || exit 1
     preflight --output "$RRG_OUTPUT" --shards "$RRG_SHARDS" && each train "$@" output="$RRG_OUTPUT" data.shards="$RRG_SHARDS" || code=$?
-    if [ -n "$asked" ] && [ "$code" != 0 ]; then code=75; fi
+    if [ -n "$asked" ] && [ "$code" != 0 ] && [ "$code" != 2 ]; then code=75; fi
+    # When a node fails, srun ends the others by SIGTERM, and theirs is the larger exit code.
+    if [ -z "$asked" ] && [ "$code" = 75 ] && ! grep -qs SIGUSR1 "$RRG_OUTPUT/interrupted.json"; then code=1; fi
     trap - USR1 TERM
     local late=()
     if [ "$asked" = USR1 ] && [ "$deadline" -gt 0 ] && [ $((deadline - $(date +%s))) -le $((RRG_SIGNAL_LEAD + 90)) ]; then late=(--late); fi

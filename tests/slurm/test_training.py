@@ -44,7 +44,12 @@ def others(cluster, tmp_path_factory):
     (folder / "python").chmod(0o755)
     jobs = {}
     for name, words, environment in (
-        ("crash", ["--time=5"], {"ACT": "exit 1", "RRG_MAX_CRASHES": "1"}),
+        # The second node fails; the first is then told to leave, as if it were interrupted.
+        (
+            "crash",
+            ["--time=5", "--nodes=2"],
+            {"ACT": '[ "$SLURM_NODEID" = 0 ] || exit 1; trap "exit 75" TERM; sleep 60 & wait', "RRG_MAX_CRASHES": "1"},
+        ),
         # 75 in the first job, at the warning that the time limit is near; done in the one after it.
         (
             "limit",
