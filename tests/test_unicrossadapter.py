@@ -162,7 +162,7 @@ def test_clip_stays_bit_for_bit_but_for_its_positions(drawn_shards):
     after = model.state_dict()
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert not moved & frozen and not any(name.startswith("vision.") for name in moved), "statistics too"
-    assert {"connector.positions", "language.model.stream.tower.places.weight"} <= moved
+    assert {"connector.positions.weight", "language.model.stream.tower.places.weight"} <= moved
     assert not any(".tower." in name for name in moved - {"language.model.stream.tower.places.weight"})
     assert not model.vision.training and not model.language.stream.tower.training and model.connector.training
     assert all(not module.training for module in model.vision.modules())
@@ -180,7 +180,7 @@ def test_with_paths_back_at_zero_both_towers_are_clips_own(drawn_shards):
         model.connector(model.encode(batch), batch)
         handle.remove()
         third = tower.advance(1, tokens)
-        wanted = [tower.as_map(tokens), tower.as_map(third), tower.pool(tower.advance(2, third), tower.positions)]
+        wanted = [tower.as_map(tokens), tower.as_map(third), tower.pool(tower.advance(2, third), None)]
         for ours, theirs in zip(seen["maps"], wanted, strict=True):
             torch.testing.assert_close(ours, theirs)
         ids = model.language.given(batch)

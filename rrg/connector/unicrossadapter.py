@@ -31,9 +31,22 @@ from rrg.connector.fusion_neck import FusionNeck, channel_norm
 from rrg.connector.prenorm import EncoderLayer, UnbiasedNorm, xavier
 from rrg.errors import UserError
 from rrg.vision.positions import sincos_positions
+from rrg.vision.stages import resized
 
 if TYPE_CHECKING:
     from rrg.connector.family import UniCrossAdapterOptions
+
+
+class PoolPositions(nn.Module):
+    """A copy of the attention pool's positional embedding [1 + n², C], to be trained: the tower's own stays as it is."""
+
+    def __init__(self, table: Tensor, side: int) -> None:
+        super().__init__()
+        self.weight, self.side = nn.Parameter(table.detach().clone()), side
+
+    def forward(self) -> Tensor:
+        """[side², C]."""
+        return resized(self.weight, self.side)
 
 
 class MapEncoder(nn.Module):
@@ -84,7 +97,7 @@ class UniCrossAdapter(nn.Module):
         self.bridge = VisualBridge(
             tower.widths, tower.sides, options.adapter_width, options.adapter_heads, options.dropout, options.zero_up
         )
-        self.positions = None if tower.positions is None else nn.Parameter(tower.positions.detach().clone())
+        self.positions = None if tower.positions is None else PoolPositions(tower.positions, tower.sides[2])
         beside = nn.Conv2d(tower.widths[2], channels, 1, bias=False)
         self.connect = nn.Sequential(beside, channel_norm(channels, options.norm)) if options.connect else None
         self.neck = FusionNeck(maps, sides, stream.tower.sizes.embed, options.width, options.heads, options.norm)
@@ -120,7 +133,7 @@ class UniCrossAdapter(nn.Module):
             maps.append(v)
             x_fnc, text = tower.added(x_fnc, self.bridge.adapt(stage, v, t)), stream.adapt(stage, text, t, v)
             scales.append(tower.as_map(x_fnc))
-        pooled = tower.pool(x_fnc, self.positions)
+        pooled = tower.pool(x_fnc, None if self.positions is None else self.positions())
         if self.connect is not None:
             pooled = (pooled + self.connect(scales[2])).relu()
         # The release reads the largest id, which marks an end in CLIP's vocabulary only; with one position both are the first.

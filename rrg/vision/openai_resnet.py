@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from rrg.errors import UserError
 from rrg.vision.openai_layout import clip_sizes, clip_tensors, fill
 from rrg.vision.preprocessing import adjusted, published_preprocessing
-from rrg.vision.stages import StagedTower
+from rrg.vision.stages import StagedTower, resized
 
 if TYPE_CHECKING:
     from rrg.batching.images import Preprocessing
@@ -61,25 +61,16 @@ class DensePool(nn.Module):
         self.k_proj, self.q_proj, self.v_proj = (nn.Linear(channels, channels) for _ in range(3))
         self.c_proj = nn.Linear(channels, out)
 
-    def forward(self, x_fchw: Tensor, positions: Tensor | None = None) -> Tensor:
-        """[F, C, h, h] → [F, out, h, h]; `positions` takes the place of the pool's own, resized where the side is another."""
+    def forward(self, x_fchw: Tensor, places: Tensor | None = None) -> Tensor:
+        """[F, C, h, h] → [F, out, h, h]; `places` [h², C] takes the place of the pool's own positions."""
         side = x_fchw.shape[-1]
-        table = self.positional_embedding if positions is None else positions
-        x_fnc = x_fchw.flatten(2).transpose(1, 2) + _resized(table[1:], side)
+        own = resized(self.positional_embedding, side) if places is None else places
+        x_fnc = x_fchw.flatten(2).transpose(1, 2) + own
         q, k, v = (
             project(x_fnc).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         pooled = self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
         return pooled.transpose(1, 2).unflatten(2, (side, side))
-
-
-def _resized(table: Tensor, side: int) -> Tensor:
-    """[n², C] → [side², C], bicubic."""
-    own = round(len(table) ** 0.5)
-    if own == side:
-        return table
-    grid = table.T.unflatten(1, (own, own))[None]
-    return F.interpolate(grid, (side, side), mode="bicubic", align_corners=False)[0].flatten(1).T
 
 
 class OpenAIResNet(StagedTower):
@@ -125,8 +116,8 @@ class OpenAIResNet(StagedTower):
     def _further(self, stage: int, x_fnc: Tensor) -> Tensor:
         return _tokens((self.layer3, self.layer4)[stage - 1](self.as_map(x_fnc)))
 
-    def _pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
-        return self.attnpool(self.as_map(x_fnc), positions)
+    def _pool(self, x_fnc: Tensor, places: Tensor | None) -> Tensor:
+        return self.attnpool(self.as_map(x_fnc), places)
 
 
 def _blocks(channels: int, planes: int, count: int, stride: int) -> list[Bottleneck]:

@@ -54,7 +54,7 @@ class StagedVit(StagedTower):
     def _further(self, stage: int, x_fnc: Tensor) -> Tensor:
         return self._group(stage, x_fnc)
 
-    def _pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
+    def _pool(self, x_fnc: Tensor, places: Tensor | None) -> Tensor:
         return self.as_map(self.backbone.layernorm(x_fnc))
 
     def _group(self, stage: int, x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class StagedTower(nn.Module):
         """The type of the weights."""
         return next(self.parameters()).dtype
 
-    def forward(self, x: Tensor, stage: int = 0, positions: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, stage: int = 0, places: Tensor | None = None) -> Tensor:
         """Stage 0: films [F, 3, S, S] → tokens of the first stage [F, N, C]; 1 and 2: tokens of a stage from those of the one
         before; `POOL`: tokens of the last stage → map [F, C, h, h]. All in one, for weights that are sharded are there only while
         their module is called.
@@ -59,7 +59,7 @@ class StagedTower(nn.Module):
         Raises ValueError where S is not the tower's size.
         """
         if stage == POOL:
-            return self._pool(x, positions)
+            return self._pool(x, places)
         if stage:
             return self._further(stage, x)
         size = self.preprocessing.size
@@ -71,9 +71,9 @@ class StagedTower(nn.Module):
         """Tokens of stage 1 or 2 from those of the one before."""
         return self(x_fnc, stage)
 
-    def pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
-        """Tokens of the last stage → map [F, C, h, h]; `positions` takes the place of the pool's own."""
-        return self(x_fnc, POOL, positions)
+    def pool(self, x_fnc: Tensor, places: Tensor | None) -> Tensor:
+        """Tokens of the last stage → map [F, C, h, h]; `places` [h², C], where given, are the pool's positions."""
+        return self(x_fnc, POOL, places)
 
     def _first(self, pixel_values: Tensor) -> Tensor:
         raise NotImplementedError
@@ -81,7 +81,7 @@ class StagedTower(nn.Module):
     def _further(self, stage: int, x_fnc: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _pool(self, x_fnc: Tensor, positions: Tensor | None) -> Tensor:
+    def _pool(self, x_fnc: Tensor, places: Tensor | None) -> Tensor:
         raise NotImplementedError
 
     def as_map(self, x_fnc: Tensor) -> Tensor:
@@ -98,3 +98,12 @@ class StagedTower(nn.Module):
         """sha-256 over every weight and statistic, and the architecture."""
         tensors = [(name, tensor) for name, tensor in self.state_dict().items() if not name.endswith("num_batches_tracked")]
         return weights_digest(tensors, {**self.options, "widths": self.widths, "sides": self.sides})
+
+
+def resized(table: Tensor, side: int) -> Tensor:
+    """Positions [1 + n², C] without the first row, at another side: [side², C], bicubic."""
+    own = round((len(table) - 1) ** 0.5)
+    if own == side:
+        return table[1:]
+    grid = table[1:].T.unflatten(1, (own, own))[None]
+    return nn.functional.interpolate(grid, (side, side), mode="bicubic", align_corners=False)[0].flatten(1).T

@@ -8,8 +8,10 @@ from rrg.batching.collate import Item, collate
 from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
 from rrg.data.study import OBSERVATIONS
+from rrg.errors import UserError
 from rrg.objectives.family import OBJECTIVE, ObservationsOptions
 from rrg.objectives.report import Outputs
+from rrg.recipe import load_recipe
 
 LABELS = ({"Edema": 1, "Fracture": 0}, {"Edema": -1, "No Finding": 1}, {})
 
@@ -63,3 +65,17 @@ def test_a_batch_without_labels_gives_zero():
     batch, objective = batch_of(({}, {}), (1, 1)), head()
     value, _ = objective(Outputs(batch.features, None, None), batch)
     assert value.item() == 0 and objective.count(batch) == 0
+
+
+def test_read_from_the_prefix_masked_tokens_do_not_count():
+    facts = {"vision_width": 5, "language_width": 7}
+    objective = OBJECTIVE.build(ObservationsOptions(reads="prefix"), context=BuildContext(facts=facts))
+    batch, prefix = batch_of(), torch.randn(3, 6, 7)
+    mask = torch.ones(3, 6, dtype=torch.bool)
+    whole, _ = objective(Outputs(batch.features, prefix, None), batch)
+    torch.testing.assert_close(objective(Outputs(batch.features, prefix, None, mask), batch)[0], whole)
+    mask[:, 4:] = False
+    cut, _ = objective(Outputs(batch.features, prefix[:, :4], None), batch)
+    torch.testing.assert_close(objective(Outputs(batch.features, prefix, None, mask), batch)[0], cut)
+    with pytest.raises(UserError, match=r"objectives\.observations\.reads: 'films' is none of tokens, prefix"):
+        load_recipe("tiny/r2gengpt_iu", ["objectives.observations.kind=observations", "objectives.observations.reads=films"])
