@@ -55,6 +55,8 @@ def write_export(run: Path, folder: Path, request: Request) -> Path:
     recipe = read_recipe(run)
     if recipe.vision.kind == "none":
         raise UserError(f"{run}: a text-only stage; its language model is a Hugging Face folder already: {run / 'language'}")
+    if not recipe.writes:
+        raise UserError(f"{run}: two towers, which write no reports; an export is of a report generator")
     _check_place(folder, run, request.force)
     data = portable_recipe(recipe, request.published)
     chosen = checkpoint.resolve(RunDirectory(run).checkpoints, request.which)

@@ -133,6 +133,9 @@ def _tokenizer(folder: Path) -> Any:
 
 def _random(options: TextOptions, context: BuildContext) -> tuple[Any, Any, dict[str, Tensor]]:
     """Random weights of `architecture`, with a word tokenizer made from the training reports and kept in the run directory."""
+    for name in options.architecture:
+        if name not in BertConfig().to_dict():
+            raise UserError(f"language.architecture has no {name!r} for a BERT; {nearest(name, BertConfig().to_dict())}")
     tokenizer = None
     if not context.meta:
 

@@ -53,9 +53,12 @@ def chosen_space(
 
 
 def reciprocal_rank(similarity_nn: FloatArray) -> float:
-    """Mean over both directions of 1 / rank of the own partner."""
-    own = np.diagonal(similarity_nn)
-    ranks = [1 + (scores > own[:, None]).sum(1) for scores in (similarity_nn, similarity_nn.T)]
+    """Mean over both directions of 1 / rank of the own partner; of equal ones it stands in the middle."""
+    own = np.diagonal(similarity_nn)[:, None]
+    ranks = []
+    for scores in (similarity_nn, similarity_nn.T):
+        level = np.abs(scores - own) <= 1e-9
+        ranks.append(1 + ((scores > own) & ~level).sum(1) + (level.sum(1) - 1) / 2)
     return float(np.mean([1 / rank for rank in ranks]))
 
 
