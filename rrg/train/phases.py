@@ -114,6 +114,7 @@ class Phases:
 
     def begin(self, step: int) -> None:
         """From here on this process is at work on `step`, from 1."""
+        self._count()
         self._step = step
         self._stack[0] = "bookkeeping"
         self.beat()
