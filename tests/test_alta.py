@@ -173,7 +173,7 @@ def test_priors_come_with_their_films_and_change_alike(linked):
         section="findings",
     )
     first, later = feed[0].batches[0], feed[1].batches[0]
-    assert (first.view_days > 0).any() and first.view_mask.shape[1] == 4
+    assert (first.view_days > 0).any() and first.view_mask.shape[1] == 3
     by_study = {study: row for row, study in enumerate(later.studies)}
     rows = [by_study[study] for study in first.studies]
     assert not torch.equal(first.draws, later.draws[rows]), "every epoch draws anew"
