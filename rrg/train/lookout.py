@@ -164,9 +164,9 @@ class Lookout(threading.Thread):
         while len(self._seats) < self._world:
             try:
                 connection = self._listener.accept()
+                hello = json.loads(connection.recv_bytes())
             except (AuthenticationError, EOFError, OSError):
-                continue  # not one of ours
-            hello = json.loads(connection.recv_bytes())
+                continue  # not one of ours, or gone before it said who it is
             now = time.monotonic()
             self._seats[connection] = Seat(hello["rank"], hello["node"], hello["process"], moved=now, heard=now)
         self._listener.close()
