@@ -236,6 +236,10 @@ class Recipe:
             raise UserError(f"objectives.{others[0]}: a text tower writes no report; write {others[0]}: null")
         if any(objective.kind == "masked_image" for objective in self.objectives.values()) and self.vision.kind != "mrm":
             raise UserError("objectives: masked_image needs the image decoder of vision.kind: mrm; write masked_image: null")
+        if self.strategy not in ("ddp", "zero2"):
+            raise UserError(
+                f"strategy: {self.strategy} spreads the weights of a language model; two towers run with ddp or zero2"
+            )
         if self.train.validate_reports:
             raise UserError("train.validate_reports: a text tower writes none; write false")
         if getattr(self.vision, "cache", "") or self.data.stitch or self.reads_ngrams:

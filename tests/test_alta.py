@@ -379,6 +379,7 @@ def test_impressions_are_cleaned_as_gloria_cleans_them():
             ["vision={kind: dinov2, name: random:tiny-dinov2, architecture: {}}"],
             "masked_image needs the image decoder of vision.kind: mrm",
         ),
+        (["strategy=zero3"], "strategy: zero3 spreads the weights of a language model; two towers run with ddp or zero2"),
         (["train.validate_reports=true"], "train.validate_reports: a text tower writes none"),
         (["data.views=stored"], "data.views: vision.kind mrm has a place for one frontal and one lateral film"),
         (["train.select={bleu_4: 1}"], "train.select.bleu_4: not computed in validation"),
