@@ -27,7 +27,7 @@ def in_words(plan: Plan) -> list[str]:
     assert choice.memory is not None and choice.pace is not None
     spare = (plan.cluster.usable - choice.memory.total) / GB
     lines = [
-        f"{choice.strategy}: {choice.memory.total / GB:.1f} of {plan.cluster.usable / GB:.1f} GB that a "
+        f"{choice.strategy}: {choice.memory.total / GB:.1f} of {plan.cluster.usable / GB:.1f} GB that one "
         f"{plan.cluster.gpu.name} has for tensors ({spare:.1f} GB to spare), {choice.pace.step:.2f} s a step."
     ]
     lines += [line for row in plan.rows if row is not choice and (line := _beside(row, choice, plan))]
@@ -68,7 +68,7 @@ def _nothing_fits(plan: Plan) -> list[str]:
     assert least.memory is not None
     lines = [
         f"Nothing fits: {least.strategy} holds least, {least.memory.total / GB:.1f} GB of {plan.cluster.usable / GB:.1f} GB "
-        f"that a {plan.cluster.gpu.name} has for tensors."
+        f"that one {plan.cluster.gpu.name} has for tensors."
     ]
     return lines + [f"  {advice}" for advice in _advice(plan, rows)]
 
