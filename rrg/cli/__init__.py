@@ -27,11 +27,20 @@ COMMANDS = {
     "sweep": "many settings and seeds of a recipe, as jobs",
     "view": "one HTML page of a run",
     "export": "a run as a folder to hand on, with a model card",
-    "plan": "bytes, traffic and time of every strategy, before a GPU is paid for",
+    "plan": "bytes, traffic and time of every strategy, ahead of time",
     "bench": "measure the parts beside what others use",
     "preflight": "can a run start on these nodes",
     "doctor": "what this machine has and what rrg will use",
 }
+
+
+class _Help(argparse.HelpFormatter):
+    """argparse leaves no room for the indentation of commands: the longest would stand on a line of its own."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,7 +64,11 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(prog="rrg", description="Train radiology report generators: films in, a written report out.")
+    parser = _Parser(
+        prog="rrg",
+        description="Train radiology report generators: films in, a written report out.",
+        formatter_class=_Help,
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, required=True)
     asked = next((word for word in arguments if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
