@@ -52,8 +52,9 @@ setup(
     package_data={
         "rrg": [
             *("view/*.html", "view/*.css", "view/*.js", "py.typed"),
-            *("metrics/published/*.yaml", "metrics/external/locks/*.txt"),
+            *("metrics/published/*.yaml", "metrics/prompts/*.yaml", "metrics/external/locks/*.txt"),
         ],
+        "launcher": ["accelerate.yaml"],
         "rrg_kernels": ["py.typed"],
     },
     install_requires=[

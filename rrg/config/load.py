@@ -52,6 +52,8 @@ def load(schema: type[T], recipe: str | Path, overrides: Sequence[str] = ()) -> 
         merge(merged, layer)
         origins.update({key: origin for key, _ in flatten(layer)})
     data = _resolve(merged, path)
+    there = {key for key, _ in flatten(data)}  # not what a later layer took out, or another kind has not
+    origins = {key: origin for key, origin in origins.items() if key in there or any(k.startswith(f"{key}.") for k in there)}
     return Loaded(typed(schema, data), data, origins)
 
 
