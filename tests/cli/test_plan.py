@@ -38,10 +38,12 @@ def test_a_7b_model_on_gpus_that_fit_and_that_do_not(tmp_path, capsys):
     out = tmp_path / "plan.json"
     words = ["plan", "cmeaa_mimic", "--gpus", "8", "--gpu", "a100-40g", "--json", str(out)]
     totals = []
-    for more in ([], ["language.dtype=bfloat16"], ["language.dtype=bfloat16", "language.gradient_checkpointing=true"]):
+    for more in (["language.dtype=float16"], [], ["language.gradient_checkpointing=true"]):
         assert main([*words, *more]) == 0
         totals.append(json.loads(out.read_text())["strategies"][0]["memory"]["total"])
-    assert "train.batch_size 6 cannot be dealt to 8 processes: planned with 48" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "train.batch_size 6 cannot be dealt to 8 processes: planned with 48" in printed
+    assert printed.count("note: language.dtype=float16 under train.precision=bf16") == 1, "what is as published has no copies"
     assert totals[0] - totals[1] > 12e9, "no copies of the weights"
     assert totals[1] - totals[2] > 3e9, "no activations but the inputs of blocks"
 
