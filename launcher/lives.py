@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from launcher import INTERRUPTED, MISTAKE
-from rrg.errors import UserError
+from rrg.errors import EXIT_MEMORY, UserError
 from rrg.shards.storage import replace_file
 
 BUDGETS = {
@@ -32,7 +32,7 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Life:
-    """`fresh`: submitted by a person. `end` is empty while it lasts, then done, mistake, refused or the name of a budget."""
+    """`fresh`: submitted by a person. `end`: empty while it lasts, then done, mistake, memory, refused or a name of BUDGETS."""
 
     job: str
     restart: int
@@ -49,7 +49,7 @@ def begin(lives: Sequence[Life], life: Life) -> list[Life]:
 
 def end(lives: Sequence[Life], code: int, late: bool) -> list[Life]:
     """With the end of the last life. `late`: the time limit was near."""
-    reasons = {0: "done", MISTAKE: "mistake", INTERRUPTED: "timeout" if late else "preemption"}
+    reasons = {0: "done", MISTAKE: "mistake", EXIT_MEMORY: "memory", INTERRUPTED: "timeout" if late else "preemption"}
     return [*lives[:-1], replace(lives[-1], end=reasons.get(code, "crash"), code=code)]
 
 
@@ -73,6 +73,8 @@ def verdict(lives: Sequence[Life], environment: Mapping[str, str]) -> tuple[str,
         return "done", "the run is finished"
     if last == "mistake":
         return "stop", "a mistake in the settings: it would come again"
+    if last == "memory":
+        return "stop", "no memory left: it would come again; `rrg plan` tells what fits"
     if full := spent(lives, environment):
         return "stop", full
     return "again", f"the life ended by {last}"

@@ -6,7 +6,8 @@ it starts the processes of this machine.
 It stands between the scheduler and the launcher because the launcher does two things badly. A signal that it does not know ends
 it, and of one that it knows it tells the training processes only to kill them half a minute later: here the training processes
 get the signal, and all the time the scheduler leaves. And whatever they exit with, it exits with 1: here their codes come back.
-75 says that the run was interrupted and wrote a checkpoint, 2 that a setting is wrong, 0 that it is finished.
+75 says that the run was interrupted and wrote a checkpoint, 2 that a setting is wrong, 71 that memory ran out, 69 that a process
+is gone, 0 that it is finished.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from launcher import EXIT_CODES, INTERRUPTED, MISTAKE
+from launcher import INTERRUPTED, MISTAKE
 from launcher.topology import Topology, launch, topology
-from rrg.errors import UserError
+from rrg.errors import EXIT_CODES, EXIT_LOST, EXIT_MEMORY, UserError
 
 _SCRIPT = Path(__file__).resolve().with_name("rank.py")
 _PATIENCE = 20.0  # seconds between a process that met a mistake and the end of the others
+_CAUSES = (MISTAKE, EXIT_MEMORY, EXIT_LOST)  # a process that says one speaks for all; the first that any of them says
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -48,11 +50,14 @@ class Node:
         """The exit code of the node: what the training processes meant by theirs."""
         launched = self._launched()
         codes = self._told()
+        if launched and not self._asked and set(codes) == {INTERRUPTED}:
+            return EXIT_LOST  # one was killed and said nothing, and the launcher told the others to leave
         if set(codes) == {INTERRUPTED} or (self._asked and launched and not codes):
             # One node tells: srun ends the others' tasks at the first exit code that is not 0, and they may still be leaving.
             return INTERRUPTED if self._leads else 0
-        if MISTAKE in codes:
-            return MISTAKE
+        for cause in _CAUSES:
+            if cause in codes:
+                return cause
         return launched if 0 <= launched < 128 else 1
 
     def _launched(self) -> int:

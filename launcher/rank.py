@@ -9,23 +9,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from launcher import EXIT_CODES, INTERRUPTED, MISTAKE
+from launcher import INTERRUPTED, MISTAKE
 from rrg.cli import main
+from rrg.errors import EXIT_CODES, leave_code
 
 
 def run(words: Sequence[str]) -> int:
     """The exit code for the launcher."""
     code = main(words)
-    folder = os.environ.get(EXIT_CODES)
-    if folder is None:
-        return code
-    path = Path(folder, f"{os.environ.get('RANK', '0')}.code")
-    temporary = path.with_suffix(".part")
-    temporary.write_text(str(code))
-    temporary.rename(path)
-    return 0 if code in (INTERRUPTED, MISTAKE) else code
+    leave_code(code)
+    return 0 if EXIT_CODES in os.environ and code in (INTERRUPTED, MISTAKE) else code
 
 
 if __name__ == "__main__":

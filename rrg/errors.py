@@ -9,10 +9,14 @@ that is gone or hangs. Report text never goes into a message: it is patient text
 from __future__ import annotations
 
 import difflib
+import os
+import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 EXIT_LOST = 69  # sysexits.h's EX_UNAVAILABLE: a process of the run is gone or hangs; the same command may well do
 EXIT_MEMORY = 71  # EX_OSERR: no memory left; the same command will end the same
+EXIT_CODES = "RRG_EXIT_CODES"  # names the folder in which each process of a node leaves its exit code for `launcher/node.py`
 
 
 class UserError(Exception):
@@ -25,6 +29,20 @@ class RunError(Exception):
     def __init__(self, line: str, code: int) -> None:
         super().__init__(line)
         self.code = code
+
+
+def leave_code(code: int) -> None:
+    """Leave the exit code of this process where the program above the launcher of processes reads it; without one, nothing.
+
+    Launchers keep the codes of their processes to themselves. Raises OSError where the folder takes no file.
+    """
+    folder = os.environ.get(EXIT_CODES)
+    if folder is None:
+        return
+    path = Path(folder, f"{os.environ.get('RANK', '0')}.code")
+    temporary = path.with_suffix(f".{threading.get_ident()}")  # two threads may end one process
+    temporary.write_text(str(code))
+    temporary.rename(path)
 
 
 def nearest(word: str, legal: Iterable[str], most: int = 3) -> str:

@@ -74,7 +74,7 @@ train() { # RECIPE key=value…, into RRG_OUTPUT; ends the script
     verdict=$(lives begin "$RRG_OUTPUT") || exit 2
     [ "$verdict" = begin ] || exit 1
     preflight --output "$RRG_OUTPUT" --shards "$RRG_SHARDS" && each train "$@" output="$RRG_OUTPUT" data.shards="$RRG_SHARDS" || code=$?
-    if [ -n "$asked" ] && [ "$code" != 0 ] && [ "$code" != 2 ]; then code=75; fi
+    if [ -n "$asked" ] && [ "$code" != 0 ] && [ "$code" != 2 ] && [ "$code" != 71 ]; then code=75; fi
     # When a node fails, srun ends the others by SIGTERM, and theirs is the larger exit code.
     if [ -z "$asked" ] && [ "$code" = 75 ] && ! grep -qs SIGUSR1 "$RRG_OUTPUT/interrupted.json"; then code=1; fi
     trap - USR1 TERM

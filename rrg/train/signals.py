@@ -70,12 +70,14 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a request waits until somebody looks at `asked`; outside, it raises `Interrupted` where it comes."""
+        """Inside, a request waits until somebody looks at `asked`; outside, it raises `Interrupted` where it comes.
+
+        An error inside ends the run. A launcher asks the others to leave as soon as one process is gone, and that must not take
+        the place of the error while it is told: requests go on waiting.
+        """
         self._deferring = True
-        try:
-            yield
-        finally:
-            self._deferring = False
+        yield
+        self._deferring = False
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process or self._name:

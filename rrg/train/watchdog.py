@@ -30,7 +30,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrg.errors import RunError, UserError
+from rrg.errors import RunError, UserError, leave_code
 from rrg.train.failures import Failure, failure_of, node_name, write_failure
 from rrg.train.lookout import GRACE, Lookout, Verdict, interval, patience
 from rrg.train.phases import Where, phases
@@ -169,7 +169,7 @@ class Watchdog(threading.Thread):
         self._listen(interval(self._seconds))
         if self._failing:  # the interpreter leaves now, which a broken process group or missing memory may hold up
             time.sleep(_AT_LAST)
-            os._exit(self._code)
+            _exit(self._code)
 
     def _listen(self, pause: float) -> None:
         while not self._leaving:
@@ -214,7 +214,7 @@ class Watchdog(threading.Thread):
         write_failure(self._folder, self._rank, failure, None, stack_of_main_thread())
         for child in multiprocessing.active_children():
             child.kill()
-        os._exit(failure.code)
+        _exit(failure.code)
 
     def _beat(self, **more: Any) -> None:
         self._send({"where": asdict(phases.where), "still": time.monotonic() - phases.moved, **more})
@@ -222,6 +222,12 @@ class Watchdog(threading.Thread):
     def _send(self, message: dict[str, Any]) -> None:
         with self._sending:
             self._connection.send_bytes(json.dumps(message).encode())
+
+
+def _exit(code: int) -> None:
+    with suppress(OSError):
+        leave_code(code)
+    os._exit(code)
 
 
 def stack_of_main_thread() -> str:

@@ -31,6 +31,8 @@ def lived(*codes, late=False):
         (75, True, "timeout", "again"),
         (1, False, "crash", "again"),
         (137, False, "crash", "again"),
+        (69, False, "crash", "again"),
+        (71, True, "memory", "stop"),
     ],
 )
 def test_reasons(code, late, reason, word):

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from launcher.node import _trainers
+from rrg.errors import EXIT_LOST, EXIT_MEMORY
 from tests.processes import ROOT, events
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
@@ -22,12 +25,13 @@ OVERRIDES = [
 ]
 
 
-def start(words, log, processes=2):
-    """In a session of its own, as a job step is."""
+def start(words, log, processes=2, script=None):
+    """In a session of its own, as a job step is. `script` instead of launcher/rank.py."""
+    code = f"import sys, launcher.node as n, pathlib; n._SCRIPT = pathlib.Path({str(script)!r}); sys.exit(n.main(sys.argv[1:]))"
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "RRG_PROCESSES_PER_NODE": str(processes), "PYTHONPATH": str(ROOT)}
     with log.open("a") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "launcher.node", *words],
+            [sys.executable, *(("-m", "launcher.node") if script is None else ("-c", code)), *words],
             cwd=ROOT,
             env={k: v for k, v in environment.items() if not k.startswith("SLURM_")},
             stdout=file,
@@ -62,6 +66,23 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert process.wait(400) == 2
     text = (tmp_path / "log").read_text()
     assert f"rrg: no folder {tmp_path / 'no'}" in text and "Traceback" not in text and not (tmp_path / "run").exists()
+
+
+def test_codes_of_a_rank_that_is_gone_and_of_missing_memory_come_back(drawn_shards, tmp_path):
+    words = ["train", "tiny/r2gengpt_iu", f"data.shards={drawn_shards}", "data.workers=0", "train.max_steps=5000", *OVERRIDES]
+    run, log = tmp_path / "lost", tmp_path / "lost.log"
+    process = start([*words, f"output={run}"], log)
+    deadline = time.monotonic() + 400
+    while max(events(run), default=0) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    launcher = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+    os.kill(_trainers(launcher)[1], signal.SIGKILL)
+    assert process.wait(120) == EXIT_LOST, log.read_text()
+    assert "vanished" in log.read_text()
+    run, log = tmp_path / "memory", tmp_path / "memory.log"
+    process = start([*words, f"output={run}"], log, script=Path(__file__).with_name("starved_rank.py"))
+    assert process.wait(400) == EXIT_MEMORY, log.read_text()
+    assert "ran out of host memory" in log.read_text()
 
 
 def test_a_signal_before_there_is_a_process_of_training(tmp_path):
