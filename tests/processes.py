@@ -94,7 +94,7 @@ def events(run_directory: Path, kind: str = "step") -> dict[int, dict]:
     return found
 
 
-def launch(command: list[str], *, timeout: float = 240, expect: int = 0, **environment: str) -> subprocess.CompletedProcess:
+def launch(command: list[str], *, timeout: float = 600, expect: int = 0, **environment: str) -> subprocess.CompletedProcess:
     """A launcher (torchrun, accelerate) with several processes over gloo on this machine."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT), **environment}
     result = subprocess.run(
