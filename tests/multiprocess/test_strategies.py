@@ -135,3 +135,19 @@ def test_gathered_objectives_lora_and_recomputed_activations(drawn_shards, tmp_p
     assert a.keys() == b.keys() and "objectives.mine.estimator.log_average" in a
     assert max(float((a[key] - b[key]).abs().max()) for key in a) < 1e-3
     assert (tmp_path / "two" / "language" / "model.safetensors").exists(), "the adapted language model, folded"
+
+
+def test_towers_that_run_stage_by_stage_give_the_losses_of_whole_ones(drawn_shards, tmp_path):
+    """UniCrossAdapter's connector calls both frozen towers in pieces, and a piece has to be gathered whenever it runs."""
+    for name in ("ddp", "zero3"):
+        settings = ["tiny/unicrossadapter_iu", f"data.shards={drawn_shards}", f"output={tmp_path / name}", f"strategy={name}"]
+        settings += ["train.batch_size=4", "train.micro_batch_size=2", "train.max_steps=3", "train.checkpoint_every=3"]
+        settings += ["train.validate_every=99", "train.validate_studies=3", "generate.num_beams=2", "generate.max_new_tokens=4"]
+        train_on(2, [*settings, "train.threads=1", "data.workers=0", "train.eps=1e-4"], tmp_path / "log")
+    whole, pieces = events(tmp_path / "ddp"), events(tmp_path / "zero3")
+    assert sorted(whole) == sorted(pieces) == [1, 2, 3]
+    for step in whole:
+        assert pieces[step]["loss"] == pytest.approx(whole[step]["loss"], abs=1e-4)
+        assert pieces[step]["grad_norm"] == pytest.approx(whole[step]["grad_norm"], rel=1e-2)
+    (record,) = starts(tmp_path / "zero3")
+    assert all(held < 0.7 * record["frozen"] for held in record["frozen_held"])
