@@ -16,9 +16,9 @@ from rrg.errors import UserError
 from rrg.model import ReportGenerator, build_model
 from rrg.recipe import Recipe
 from rrg.strategy.units import units
+from rrg.strategy.zero import NEGLIGIBLE
 
 PARTS = ("vision", "connector", "language", "objectives")
-DEEPSPEED_PERSISTS = 100_000  # stage3_param_persistence_threshold: smaller tensors stay gathered
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Account:
         ends: of its table and head, gathered in the forward pass alone.
         films: of each unit of the encoder.
         persistent_bytes: frozen bytes that ZeRO-3 keeps gathered.
-        movable, movable_bytes: elements and bytes that it does not.
+        movable, movable_bytes: elements and bytes of the language model that it gathers for a pass, and needs again in the other.
     """
 
     parts: dict[str, Part] = field(default_factory=dict)
@@ -131,12 +131,14 @@ def _gathering(result: Account, model: ReportGenerator) -> None:
         group.append(sum(map(_bytes, own)))
     ends = {id(embedding.weight), id(head.weight)}
     inside = {id(p) for part in (model.language, model.vision) if part is not None for p in part.parameters()} - ends
-    for parameter in _once(model.parameters()):
+    everything = _once(model.parameters())
+    small = int(sum(parameter.numel() for parameter in everything) * NEGLIGIBLE)
+    for parameter in everything:
         if parameter.requires_grad:
             continue
-        if id(parameter) not in inside or parameter.numel() <= DEEPSPEED_PERSISTS:
+        if id(parameter) not in inside or parameter.numel() <= small:
             result.persistent_bytes += _bytes(parameter)
-        else:
+        elif id(parameter) not in films:  # those are used in one pass alone, and let go
             result.movable += parameter.numel()
             result.movable_bytes += _bytes(parameter)
 

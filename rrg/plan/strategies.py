@@ -59,7 +59,8 @@ class Shares:
         gathered: for a block in the backward pass; `gathered_head` while the loss head runs.
         reducing: buffers and gradients that exist in the backward pass alone.
         updating: while weights are moved.
-        late: whether the language model's activations are gone when the first gradients are reduced: nothing of it is trained.
+        late: whether the language model's activations are gone when the first gradients are reduced: nothing of it is trained,
+            and no objective has weights of its own (its gradients come before the backward pass of the language model).
     """
 
     weights: float
@@ -109,7 +110,7 @@ def shares(name: str, sums: Account, cluster: Cluster, *, cached: bool, bucket: 
         result = _whole(name, sums, cluster, bucket)
     else:
         result = _zero3(sums, cluster, cached, bucket) if name == "zero3" else _fully_sharded(name, sums, cluster, cached)
-    result.late = not sums.parts["language"].trained
+    result.late = not sums.parts["language"].trained and not sums.parts["objectives"].trained
     return result
 
 

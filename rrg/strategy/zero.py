@@ -23,7 +23,7 @@ from rrg.strategy.root import Root
 from rrg.strategy.units import ends
 
 T = TypeVar("T")
-_NEGLIGIBLE = 1e-5  # part of a model that one parameter may be to be kept gathered
+NEGLIGIBLE = 1e-5  # part of a model that one parameter may be to be kept gathered
 
 
 class Zero2(Replicas):
@@ -167,7 +167,7 @@ class Zero3(Zero2):
 
         config = self._accelerator.state.deepspeed_plugin.deepspeed_config
         # Vectors (norms, biases) are not worth a message each time they are used; DeepSpeed's own bound is a number of elements.
-        vectors = int(sum(parameter.numel() for parameter in self.model.parameters()) * _NEGLIGIBLE)
+        vectors = int(sum(parameter.numel() for parameter in self.model.parameters()) * NEGLIGIBLE)
         config["zero_optimization"].setdefault("stage3_param_persistence_threshold", vectors)
         for module in reversed(list(self.model.modules())):
             own = [p for p in module.parameters(recurse=False) if not hasattr(p, "ds_id")]
