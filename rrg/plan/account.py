@@ -38,7 +38,7 @@ class Account:
 
     Attributes:
         blocks: frozen bytes of each unit of the language model that `fully_shard` gathers in both passes.
-        ends: of its table and head, gathered in the forward pass alone.
+        ends: of its table, and its head where that is another tensor; gathered in the forward pass alone.
         films: of each unit of the encoder.
         persistent_bytes: frozen bytes that ZeRO-3 keeps gathered.
         movable, movable_bytes: elements and bytes of the language model that it gathers for a pass, and needs again in the other.

@@ -122,6 +122,9 @@ def _whole(name: str, sums: Account, cluster: Cluster, bucket: int) -> Shares:
     return Shares(F + T + T / W, T / W, 2 * T / W, reducing=4.0 * bucket + T, updating=T / W, flows=flows)
 
 
+_PIECES = 4  # start symbol, prompt before and after the films, report: the tokens of each are looked up by themselves
+
+
 def _fully_sharded(name: str, sums: Account, cluster: Cluster, cached: bool) -> Shares:
     T, W = sums.trained_bytes, cluster.gpus
     S = W if name == "fsdp2" else cluster.per_node
@@ -131,7 +134,9 @@ def _fully_sharded(name: str, sums: Account, cluster: Cluster, cached: bool) -> 
     films = 0 if cached else sum(sums.films)
     flows = [
         Flow("all-gather", "blocks, both passes", sum(sums.blocks), S, 2, "micro"),
-        Flow("all-gather", "table, head and encoder", sum(sums.ends) + films, S, 1, "micro"),
+        Flow("all-gather", "table, for each piece of the prompt", sum(sums.ends[:1]), S, _PIECES, "micro"),
+        Flow("all-gather", "head, or the table as such, for the loss", sum(sums.ends[-1:]), S, 1, "micro"),
+        Flow("all-gather", "encoder", films, S, 1, "micro"),
         Flow("all-reduce", "gradients", T, W, 1, "step"),
     ]
     weights = sum(sharded) / S + rest + sums.buffer_bytes + T
