@@ -56,7 +56,7 @@ def test_a_rank_that_is_killed_is_named_by_the_others(drawn_shards, tmp_path, vi
     ranks.send(victim, signal.SIGKILL)
     for rank, outcome in zip(others, ranks.outcomes(others, SECONDS), strict=True):
         assert outcome.code == EXIT_LOST, outcome.err
-        assert re.match(rf"rrg: rank {victim} on {NODE} .*vanished: .*; last: step [1-9]\d*, \w+$", told(outcome))
+        assert re.match(rf"rrg: rank {victim} on {NODE} .*vanished: .*; last: step \d+, \w+$", told(outcome))
         assert "Traceback" not in outcome.err
         record = failure(run, rank)
         assert (record["exit"], record["cause"]["rank"], record["node"]) == (EXIT_LOST, victim, NODE)
@@ -71,7 +71,7 @@ def test_a_rank_that_hangs_is_named_by_the_others(drawn_shards, tmp_path, victim
     ranks.send(victim, signal.SIGSTOP)
     (outcome,) = ranks.outcomes([1 - victim], SECONDS)
     assert outcome.code == EXIT_LOST, outcome.err
-    said = rf"rrg: rank {victim} on {NODE} made no progress for \d+ s, and its process does not answer; last: step [1-9]\d*, \w+$"
+    said = rf"rrg: rank {victim} on {NODE} made no progress for \d+ s, and its process does not answer; last: step \d+, \w+$"
     assert re.match(said, told(outcome)), outcome.err
     assert "total" in failure(run, 1 - victim)["stack"] or "backward" in failure(run, 1 - victim)["stack"]
 
