@@ -46,13 +46,14 @@ class Ranks:
             process.start()
             self.processes.append(process)
 
-    def until_step(self, run: Path, step: int, seconds: float = 300) -> None:
-        """Wait until rank 0 has written the event of `step`, and ranks have told one another of it: they do once a second."""
+    def until_step(self, run: Path, step: int, seconds: float = 300, settled: bool = True) -> None:
+        """Wait until rank 0 has written the event of `step` and, if `settled`, ranks have told one another: they do once a
+        second."""
         end = time.monotonic() + seconds
         while not any(done >= step for done in events(run)):
             assert time.monotonic() < end and any(p.is_alive() for p in self.processes), self.texts()
             time.sleep(0.05)
-        time.sleep(2)
+        time.sleep(2 if settled else 0)
 
     def send(self, rank: int, number: signal.Signals) -> None:
         os.kill(self.processes[rank].pid, number)
