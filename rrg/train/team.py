@@ -107,6 +107,7 @@ def start(threads: int = 0, hang_seconds: float = 0, strategy: str = "") -> Team
     has_gpu = torch.cuda.is_available()
     if not has_gpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # without it several CPU processes each believe to be alone
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # without it DeepSpeed, which others import, warns that it finds no GPU
     if not zero:
         forget_launch()
     share_cores(threads)
