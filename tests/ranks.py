@@ -49,11 +49,15 @@ class Ranks:
     def until_step(self, run: Path, step: int, seconds: float = 300, settled: bool = True) -> None:
         """Wait until rank 0 has written the event of `step` and, if `settled`, ranks have told one another: they do once a
         second."""
+        self.until(lambda: any(done >= step for done in events(run)), seconds)
+        time.sleep(2 if settled else 0)
+
+    def until(self, done: Callable[[], bool], seconds: float = 300) -> None:
+        """Wait until `done()`; fails where all ranks have ended without it."""
         end = time.monotonic() + seconds
-        while not any(done >= step for done in events(run)):
+        while not done():
             assert time.monotonic() < end and any(p.is_alive() for p in self.processes), self.texts()
             time.sleep(0.05)
-        time.sleep(2 if settled else 0)
 
     def send(self, rank: int, number: signal.Signals) -> None:
         os.kill(self.processes[rank].pid, number)
