@@ -13,7 +13,8 @@ EXAMPLE = """examples:
   rrg generate exports/r2gengpt_iu --shards shards/iu --split test --out predictions.jsonl       by an export
   torchrun --nproc-per-node 4 -m rrg.cli generate runs/r2gengpt_iu --split test generate.num_beams=4
 
-Interrupted, the same command carries on; every study is written exactly once, by however many processes."""
+Interrupted, the same command carries on; every study is written exactly once, by however many processes. SIGTERM, SIGUSR1 or
+Ctrl-C: the batches at work are finished and kept, the exit code is 75; Ctrl-C again leaves at once."""
 
 
 def register(commands: argparse._SubParsersAction) -> None:
@@ -33,10 +34,15 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the predictions file and say where it is."""
+    from rrg.cli.leaving import leaving
     from rrg.cli.quiet import quiet_libraries
-    from rrg.cli.room import room_in
 
     quiet_libraries()
+    return leaving(lambda: _write(options))
+
+
+def _write(options: argparse.Namespace) -> None:
+    from rrg.cli.room import room_in
     from rrg.export.layout import is_export
 
     folder = Path(options.directory)
@@ -48,7 +54,6 @@ def run(options: argparse.Namespace) -> int:
             from rrg.train.inference import generate
 
             generate(folder, options.split, options.checkpoint or "best", options.films, overrides, options.out)
-    return 0
 
 
 def _by_export(folder: Path, options: argparse.Namespace, overrides: list[str]) -> None:

@@ -47,10 +47,22 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score, print a table, write the file."""
+    from rrg.cli.leaving import leaving
     from rrg.cli.quiet import quiet_libraries
 
     cutoffs = _checked(options)
     quiet_libraries()
+    return leaving(lambda: _score(options, cutoffs))
+
+
+def _score(options: argparse.Namespace, cutoffs: list[int]) -> None:
+    from rrg.train.evaluation import evaluated
+
+    with evaluated(options.directory, options.overrides):
+        _score_here(options, cutoffs)
+
+
+def _score_here(options: argparse.Namespace, cutoffs: list[int]) -> None:
     if options.protocol == "pairs":
         from rrg.train.retrieving import retrieval_scores
 
@@ -63,8 +75,6 @@ def run(options: argparse.Namespace) -> int:
         opened, record = benchmark_scores(options)
     if opened.team.leads:
         write_scores(options.json or opened.root / "scores" / f"{_stem(options)}.retrieval.json", record, retrieval_rows(record))
-    opened.team.end()
-    return 0
 
 
 def _stem(options: argparse.Namespace) -> str:
@@ -109,7 +119,9 @@ def write_scores(path: Path, record: dict[str, Any], rows: list[list[str]]) -> N
     from rich.table import Table
 
     from rrg.shards.storage import replace_file
+    from rrg.train.phases import phases
 
+    phases.stage("write")
     table = Table(*rows[0], title=f"{record['protocol']['name']}, {record.get('split') or ''} {record['studies']:,} studies")
     for row in rows[1:]:
         table.add_row(*row)

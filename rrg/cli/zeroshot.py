@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rrg.errors import UserError
+
+if TYPE_CHECKING:
+    from rrg.metrics.prompts import Prompts
 
 EXAMPLE = """examples:
   rrg zeroshot runs/alta_iu --split test                             twelve findings, labels read from the reports
@@ -44,8 +47,8 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score, print a table, write the file."""
+    from rrg.cli.leaving import leaving
     from rrg.cli.quiet import quiet_libraries
-    from rrg.cli.retrieve import write_scores
     from rrg.metrics.prompts import read_prompts
 
     _check(options)
@@ -54,6 +57,19 @@ def run(options: argparse.Namespace) -> int:
     if options.protocol == "split" and not prompts.observations:
         raise UserError(f"--prompts {options.prompts}: has classes and no observations; write --protocol chexpert_5x200 for it")
     quiet_libraries()
+    return leaving(lambda: _score(options, prompts))
+
+
+def _score(options: argparse.Namespace, prompts: Prompts) -> None:
+    from rrg.train.evaluation import evaluated
+
+    with evaluated(options.directory, options.overrides):
+        _score_here(options, prompts)
+
+
+def _score_here(options: argparse.Namespace, prompts: Prompts) -> None:
+    from rrg.cli.retrieve import write_scores
+
     if options.protocol == "split":
         from rrg.cli.prepare_ngrams import label_provider
         from rrg.train.zero_shot import zero_shot_scores
@@ -75,8 +91,6 @@ def run(options: argparse.Namespace) -> int:
         rows += [[name, f"{value:.4f}"] for name, value in record["metrics"].items()]
     if opened.team.leads:
         write_scores(options.json or opened.root / "scores" / f"{stem}.zeroshot.json", record, rows)
-    opened.team.end()
-    return 0
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -18,7 +18,8 @@ from rrg.export.writing import frozen_digests, language_tensors
 from rrg.recipe import Recipe
 from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
-from rrg.train.inference import OVERRIDABLE, built, overridden, write_split
+from rrg.train.evaluation import OVERRIDABLE, evaluation, overridden
+from rrg.train.inference import built, write_split
 from rrg.train.team import Team, start
 
 _LEGAL = (*OVERRIDABLE, "observations.train", "vision.name", "language.name")
@@ -28,7 +29,7 @@ def load_export(folder: Path, overrides: Sequence[str] = ()) -> System:
     """As `rrg.export.load`."""
     export = layout.read_export(folder)
     recipe = _recipe(export, overrides)
-    return _system(export, recipe, start(recipe.train.threads))
+    return _system(export, recipe, start(recipe.train.threads, recipe.train.hang_seconds))
 
 
 def generate_from(folder: Path, split: str, films: str, overrides: Sequence[str], out: Path) -> Path:
@@ -36,15 +37,15 @@ def generate_from(folder: Path, split: str, films: str, overrides: Sequence[str]
 
     Raises:
         UserError: as `rrg.export.load`; no shards, or a split that is not there.
+        RunError, Interrupted: as there; `failures/` is made beside `out`, for an export is not written into.
     """
     export = layout.read_export(folder)
     recipe = _recipe(export, overrides)
-    team = start(recipe.train.threads)
-    shards = open_split(recipe, split)
-    check_inputs(recipe, [split])
-    system = _system(export, recipe, team)
-    write_split(system, shards, films, out, folder / layout.WEIGHTS, team)
-    team.end()
+    with evaluation(recipe, out.parent / "failures") as (team, stop):
+        shards = open_split(recipe, split)
+        check_inputs(recipe, [split])
+        system = _system(export, recipe, team)
+        write_split(system, shards, films, out, folder / layout.WEIGHTS, team, stop)
     return out
 
 

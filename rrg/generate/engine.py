@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,6 +43,22 @@ def _prompt_length(films: Films, tokeniser: Tokeniser, index: int) -> int:
         return 0
 
 
+@dataclass
+class Written:
+    """What a rank came to: the studies that could not be read, and how many batches it left undone."""
+
+    damaged: list[Damage] = field(default_factory=list)
+    left: int = 0
+
+
+def own_batches(films: Films, tokeniser: Tokeniser, work: WorkList, size: int, rank: int, world: int) -> list[list[int]]:
+    """What this rank has still to write, as indices of `films.shards`. A batch is the same on any number of processes."""
+    shards = films.shards
+    batches = batches_by_prompt(films, tokeniser, [shards.index_of(study) for study in work.ids], size)
+    own = work.remaining([[shards.ids[index] for index in batch] for batch in batches], rank, world)
+    return [[shards.index_of(study) for study in batch] for batch in own]
+
+
 def write_reports(
     model: ReportGenerator,
     films: Films,
@@ -52,34 +69,35 @@ def write_reports(
     rank: int,
     world: int,
     device: torch.device,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int, int], None] = lambda done, of, reports: None,
     strategy: Replicas | None = None,
     leave: Callable[[], bool] = lambda: False,
-) -> list[Damage]:
-    """Write the remaining reports of this rank into `work`, until `leave`; returns the studies that could not be read.
+) -> Written:
+    """Write the remaining reports of this rank into `work`, until `leave`, which is asked between batches.
 
-    Where `strategy` shards the model, all ranks go through it equally often: one that is done writes the first study again, for
-    nobody.
+    `progress` is told batches that are done, of how many, and reports just written, also before the first. Where `strategy`
+    shards the model, all ranks go through it equally often: one that is done writes the first study again, for nobody.
     """
-    damaged: list[Damage] = []
-    batches = batches_by_prompt(films, tokeniser, work.remaining(rank, world), recipe.generate.batch_size)
+    batches = own_batches(films, tokeniser, work, recipe.generate.batch_size, rank, world)
     own = len(batches)
+    written = Written(left=own)
     rounds = own if strategy is None else strategy.rounds(own)
     batches += [[0]] * (rounds - own)
     was_training = model.training
     model.eval()
+    progress(0, own, 0)
     try:
-        for number, (rows, unreadable) in enumerate(_rows(model, films, tokeniser, batches, recipe, device, strategy)):
-            if number < own:
+        for number, (rows, unreadable) in enumerate(_rows(model, films, tokeniser, batches, recipe, device, strategy), 1):
+            if number <= own:
                 work.append(rank, rows)
-                damaged += unreadable
-                if progress is not None:
-                    progress(len(rows))
-            if leave():
+                written.damaged += unreadable
+                written.left = own - number
+                progress(number, own, len(rows))
+            if number < rounds and leave():
                 break
     finally:
         model.train(was_training)
-    return damaged
+    return written
 
 
 def _rows(

@@ -1,8 +1,10 @@
 """Exactly once: which studies of a split still need a report, and where finished ones are kept until all are there.
 
 Each process appends to a part file of its own; a study is done when its line is in any part. Parts belong to one piece of work
-(checkpoint, decoding, films, data): another one starts afresh. A killed run loses at most the batch it was writing, and may go on
-with any number of processes. The result is written once, whole, in the order of the split, after its count was checked.
+(checkpoint, decoding, films, data): another one starts afresh. A killed run loses at most the batches it was writing, and may go
+on with any number of processes. Batches are those of the whole split, whoever writes them and whatever is done already: padding
+and what is drawn depend on the batch, so the file comes out the same. The result is written once, whole, in the order of the
+split, after its count was checked.
 """
 
 from __future__ import annotations
@@ -32,10 +34,13 @@ class WorkList:
         with self._writing():
             self._parts.mkdir(parents=True, exist_ok=True)
 
-    def remaining(self, rank: int, world: int) -> list[int]:
-        """Indices that this rank has still to write: every world-th study, without those that are done by anyone."""
+    def remaining(self, batches: Sequence[Sequence[str]], rank: int, world: int) -> list[Sequence[str]]:
+        """The batches that this rank has still to write: every world-th of all, without those of which anyone has done all.
+
+        Which rank a batch belongs to does not depend on what is done: ranks may look at different moments.
+        """
         done = self.done().keys()
-        return [index for index in range(rank, len(self.ids), world) if self.ids[index] not in done]
+        return [batch for batch in batches[rank::world] if not done >= set(batch)]
 
     def append(self, rank: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add finished rows, each with its `study`; on disk when this returns."""

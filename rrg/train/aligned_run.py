@@ -13,7 +13,9 @@ from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.system import System, open_split, with_text
 from rrg.train import checkpoint
-from rrg.train.inference import OVERRIDABLE, built, overridden
+from rrg.train.evaluation import overridden
+from rrg.train.inference import built
+from rrg.train.phases import phases
 from rrg.train.rundir import RunDirectory, read_recipe
 from rrg.train.team import Team, start
 from rrg.train.vectors import PairVectors, evaluation_films, joined, pair_vectors
@@ -36,12 +38,13 @@ class AlignedRun:
 
         Raises UserError: no run, one that writes reports, no such checkpoint, other frozen weights than it was trained with.
         """
-        recipe = overridden(read_recipe(root), overrides, OVERRIDABLE)
+        recipe = overridden(read_recipe(root), overrides)
         if recipe.writes:
             raise UserError(
                 f"{root}: its recipe writes reports and aligns nothing; use rrg generate, or a run such as alta_mimic's"
             )
-        team = start(recipe.train.threads)
+        phases.stage("load")
+        team = start(recipe.train.threads, recipe.train.hang_seconds)
         folder = checkpoint.resolve(RunDirectory(root).checkpoints, which)
         system = built(recipe, root, team)
         state, frozen = checkpoint.read_state(folder), checkpoint.frozen_digest(system.model)
@@ -64,10 +67,12 @@ class AlignedRun:
         shards, team = open_split(self.recipe, name), self.team
         indices = with_text(shards, self.recipe).nonzero()[0].tolist()
         own = pair_vectors(self.system, evaluation_films(self.system, shards), indices[team.rank :: team.world], team.device)
+        phases.stage("gather")
         vectors = joined(team.gather(own), shards.ids)
         quarantine = Quarantine(None, self.recipe.data.damage_budget, len(shards))
         for damage in vectors.damaged:
             quarantine.add(damage.study, damage.shard, damage.member, damage.reason, 0)
+        phases.stage("score")
         return shards, vectors
 
     def reports(self, shards: ShardSet, vectors: PairVectors) -> list[str]:

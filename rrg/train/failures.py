@@ -130,10 +130,13 @@ def _memory_line(error: BaseException, where: Where) -> str:
     gpu = gpu or "CUDA" in text or "CUBLAS" in text
     wanted = text[text.find("Tried to allocate") :].split(".  ")[0].split(". ")[0] if "Tried to allocate" in text else ""
     batch = f", micro-batch of {where.shape}" if where.shape else ""
-    return (
-        f"ran out of {'GPU' if gpu else 'host'} memory; last: {where}{batch}{f' ({wanted})' if wanted else ''}; write a smaller "
-        "train.micro_batch_size, language.gradient_checkpointing: true, or strategy: zero3 or fsdp2 (`rrg plan` tells what fits)"
+    remedy = (
+        "write a smaller generate.batch_size (reports) or train.micro_batch_size (vectors of films)"
+        if where.stage
+        else "write a smaller train.micro_batch_size, language.gradient_checkpointing: true, or strategy: zero3 or fsdp2 (`rrg "
+        "plan` tells what fits)"
     )
+    return f"ran out of {'GPU' if gpu else 'host'} memory; last: {where}{batch}{f' ({wanted})' if wanted else ''}; {remedy}"
 
 
 def _loader_killed(error: BaseException) -> bool:

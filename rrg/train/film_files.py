@@ -20,6 +20,7 @@ from rrg.errors import UserError
 from rrg.generate.engine import autocast
 from rrg.metrics.statistics import FloatArray
 from rrg.train.aligned_run import AlignedRun
+from rrg.train.phases import phases
 
 
 def read_list(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -43,11 +44,13 @@ def film_vectors(run: AlignedRun, root: Path, names: Sequence[str]) -> FloatArra
     preprocessing = getattr(system.model.vision, "evaluation", system.model.vision.preprocessing)
     rows: list[torch.Tensor] = []
     size = system.recipe.train.micro_batch_size
-    for start in range(0, len(names), size):
+    for number, start in enumerate(range(0, len(names), size), 1):
+        phases.batch(number, -(-len(names) // size))
         items = [_item(root / name, name, preprocessing) for name in names[start : start + size]]
         batch: Batch = collate(items).to(device)
         with torch.no_grad(), autocast(system.recipe, device):
             rows.append(system.model.images(batch)[0].cpu())
+    phases.stage("score")
     return F.normalize(torch.cat(rows), dim=1).double().numpy()
 
 

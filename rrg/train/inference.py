@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rrg.batching.feed import Films
-from rrg.config.load import merge, override
-from rrg.config.schema import plain, typed
 from rrg.digest import digest_file
 from rrg.errors import UserError
 from rrg.generate.engine import write_reports
@@ -20,20 +18,13 @@ from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
+from rrg.train.evaluation import evaluation, overridden
 from rrg.train.phases import phases
 from rrg.train.progress import Reporter
 from rrg.train.rundir import RunDirectory, read_recipe, write_json
-from rrg.train.team import Team, start
-from rrg.train.watchdog import watched
+from rrg.train.signals import Interrupted, StopRequest
+from rrg.train.team import Team
 
-OVERRIDABLE = (
-    "generate.",
-    *("data.workers", "data.prefetch", "data.shards", "data.max_damaged"),
-    *("data.cache_dir", "data.cache_gb", "data.read_timeout", "data.read_retries"),
-    "vision.cache",
-    "observations.heldout",
-    "train.threads",
-)
 MADE = ".made.json"  # suffix of the file that says what a predictions file was made with
 
 
@@ -43,52 +34,43 @@ def generate(root: Path, split: str, which: str, films: str, overrides: Sequence
     Raises:
         UserError: no run, no such checkpoint, other frozen weights than it was trained with, a split that is not there.
         RunError: a process is gone, hangs or has no memory left.
+        Interrupted: a signal asked to leave; the reports that it names are kept.
     """
-    recipe = overridden(read_recipe(root), overrides, OVERRIDABLE)
+    recipe = overridden(read_recipe(root), overrides)
     if recipe.vision.kind == "none":
         raise UserError(f"{root}: a text-only stage writes no reports of films")
     if not recipe.writes:
         raise UserError(f"{root}: two towers write no reports; use rrg retrieve or rrg zeroshot")
-    phases.reset()
-    team = start(recipe.train.threads, recipe.train.hang_seconds)
     directory = RunDirectory(root)
-    with watched(team, recipe.train.hang_seconds, directory.failures):
+    with evaluation(recipe, directory.failures) as (team, stop):
         folder = checkpoint.resolve(directory.checkpoints, which)
         shards = open_split(recipe, split)
         check_inputs(recipe, [split])
         system = _system(recipe, root, folder, team)
         target = out or directory.predictions / (f"{split}.jsonl" if films == "own" else f"{split}.{films}.jsonl")
-        write_split(system, shards, films, target, folder / "trainable.safetensors", team)
-        team.end()
+        write_split(system, shards, films, target, folder / "trainable.safetensors", team, stop)
     return target
 
 
-def overridden(recipe: Recipe, overrides: Sequence[str], legal: Sequence[str]) -> Recipe:
-    """`recipe` with `key=value` laid over it. Raises UserError for a key that is not of `legal` (`generate.` is all below it)."""
-    data = plain(recipe)
-    for text in overrides:
-        key, (_, layer) = text.partition("=")[0], override(text)
-        if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in legal):
-            raise UserError(f"override {key}: the model is what the run trained; only {', '.join(legal)} may change")
-        merge(data, layer)
-    return typed(Recipe, data)
-
-
-def write_split(system: System, shards: ShardSet, films: str, target: Path, weights: Path, team: Team) -> None:
+def write_split(system: System, shards: ShardSet, films: str, target: Path, weights: Path, team: Team, stop: StopRequest) -> None:
     """The reports of `shards` into `target`, and beside it `<stem>.made.json`: what they were made with.
 
-    `films` are own, shuffled or blank; `weights` is the file of trained tensors that `system` holds.
+    `films` are own, shuffled or blank; `weights` is the file of trained tensors that `system` holds. Raises Interrupted, on every
+    rank, after the batches at work where `stop` was asked of any.
     """
     reporter = Reporter(team.leads)
     cache = None
     if system.caches:
         counting = reporter.counting(f"features of {shards.split}")
-        system.build_features(shards, device=team.device, rank=team.rank, world=team.world, progress=counting)
+        with phases("features"):
+            system.build_features(shards, device=team.device, rank=team.rank, world=team.world, progress=counting)
         team.wait()
         cache = system.features(shards)
     made = _description(weights, shards, system, films)
     work = WorkList(target, shards.ids, made)
-    _write(system, shards, substituted(system.films(shards, cache), films, system.recipe.seed), work, team, reporter)
+    shown = substituted(system.films(shards, cache), films, system.recipe.seed)
+    with stop.deferred():
+        _write(system, shown, work, team, stop, reporter)
     if team.leads:
         write_json(target.with_suffix(MADE), {"predictions": digest_file(target), "split": shards.split, **made})
 
@@ -135,26 +117,29 @@ def _description(weights: Path, shards: ShardSet, system: System, films: str) ->
     }
 
 
-def _write(system: System, shards: ShardSet, films: Films, work: WorkList, team: Team, reporter: Reporter) -> None:
-    total = len(work.remaining(team.rank, team.world))
-    counting = reporter.counting(f"reports of {shards.split}" + (" (this process)" if team.world > 1 else ""))
-    done = 0
+def _write(system: System, films: Films, work: WorkList, team: Team, stop: StopRequest, reporter: Reporter) -> None:
+    total, split = len(films.shards), films.shards.split
+    counting = reporter.counting(f"reports of {split}" + (" (batches of this process)" if team.world > 1 else " (batches)"))
 
-    def progress(count: int) -> None:
-        nonlocal done
-        done += count
-        counting(done, total)
+    def progress(done: int, of: int, reports: int) -> None:
+        if of:
+            phases.batch(min(done + 1, of), of)
+        counting(done, of)
 
     arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device, "progress": progress}
-    with phases("generation"):
-        damaged = write_reports(system.model, films, system.tokeniser, work, system.recipe, **arguments)
-    everything = [damage for part in team.gather(damaged) for damage in part]
+    written = write_reports(system.model, films, system.tokeniser, work, system.recipe, **arguments, leave=lambda: stop.asked)
+    phases.stage("gather")
+    if team.total([written.left])[0]:
+        why, kept = team.lead(lambda: (stop.name, len(work.done())))
+        raise Interrupted(why, done=f"{kept:,} of {total:,} reports")
+    everything = [damage for part in team.gather(written.damaged) for damage in part]
+    phases.stage("write")
 
     def finish() -> int:
-        quarantine = Quarantine(None, system.recipe.data.damage_budget, len(shards))
+        quarantine = Quarantine(None, system.recipe.data.damage_budget, total)
         for damage in everything:
             quarantine.add(damage.study, damage.shard, damage.member, damage.reason, 0)
         return work.finish([damage.study for damage in everything])
 
-    written = team.lead(finish)
-    reporter.say(f"{work.target}: {written:,} of {len(shards):,} studies, {len(everything)} unreadable")
+    count = team.lead(finish)
+    reporter.say(f"{work.target}: {count:,} of {total:,} studies, {len(everything)} unreadable")

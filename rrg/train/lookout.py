@@ -22,6 +22,8 @@ GATHER = 0.25  # seconds in which ranks that go together (a node) are named toge
 GRACE = 2.0  # seconds in which the others may tell of the same mistake, or a better reason may come up
 WAITING = "communication"
 START = 600.0  # least seconds for a rank that has not reached its first step: it imports, reads weights, compiles
+SCORING = 12  # times the limit
+SILENCE = 10.0  # seconds without a word after which a process is taken to be stopped, where a collective operation has failed
 
 
 @dataclass
@@ -88,8 +90,10 @@ def hanging(seats: list[Seat], now: float, limit: float) -> list[Seat]:
 
 
 def patience(where: Where, limit: float) -> float:
-    """Seconds without progress that make a hang of a rank at `where`."""
-    return limit if where.step else max(limit, START)
+    """Seconds without progress that make a hang of a rank at `where`. Scoring (resamples, a linear space) tells no progress."""
+    if where.stage == "score":
+        return SCORING * limit
+    return limit if where.begun else max(limit, START)
 
 
 def _vanished(seats: list[Seat]) -> Failure:
@@ -114,10 +118,15 @@ def _hangs(stuck: list[Seat], seats: list[Seat], now: float, limit: float) -> Fa
 
 
 def _behind(seats: list[Seat], told: Failure, now: float) -> Failure:
-    """A collective failed and nobody is gone: the rank that stopped first, beside the one that told."""
+    """A collective failed and nobody is gone: the rank that stopped first, beside the one that told.
+
+    It is one that is silent, else one that does not wait for others: who waits may have moved last before the one it waits for.
+    """
     there = [seat for seat in seats if not seat.left and seat.gone is None]
-    waiting = [seat for seat in there if not seat.failure] or there
-    first = min(waiting, key=lambda seat: seat.moved)
+    quiet = [seat for seat in there if not seat.failure] or there
+    silent = [seat for seat in quiet if now - seat.heard > SILENCE]
+    working = [seat for seat in quiet if seat.where.phase != WAITING]
+    first = min(silent or working or quiet, key=lambda seat: seat.moved)
     if first.rank == told.rank:
         return told
     line = f"made no progress for {now - first.moved:.0f} s; last: {first.where}; rank {told.rank} on {told.node} {told.line}"
@@ -134,6 +143,7 @@ class Lookout(threading.Thread):
         self._interval = interval(limit)
         self._seats: dict[Connection, Seat] = {}
         self._told = False
+        self._asked = ""  # the signal that asked some rank to leave
 
     @property
     def port(self) -> int:
@@ -158,7 +168,7 @@ class Lookout(threading.Thread):
                 self._tell({"verdict": verdict.record()})
             elif now - ticked > self._interval:
                 ticked = now
-                self._tell({"where": asdict(self._of_rank_0().where)})
+                self._tell({"where": asdict(self._of_rank_0().where), "asked": self._asked})
 
     def _seat_all(self) -> None:
         while len(self._seats) < self._world:
@@ -184,6 +194,7 @@ class Lookout(threading.Thread):
         seat.heard, seat.moved = now, now - said["still"]
         seat.where = Where(**said["where"])
         seat.left = seat.left or said.get("left", False)
+        self._asked = self._asked or said.get("asked", "")
         if "failure" in said and seat.failure is None:
             seat.failure, seat.failed = Failure.of(said["failure"]), now
 

@@ -55,7 +55,7 @@ def train(loaded: Loaded[Recipe]) -> Path:
         team = start(loaded.value.train.threads, loaded.value.train.hang_seconds, loaded.value.strategy)
         root = Path(loaded.value.output)
         directory = RunDirectory(root)
-        with watched(team, loaded.value.train.hang_seconds, directory.failures):
+        with watched(team, loaded.value.train.hang_seconds, directory.failures, stop):
             new = team.lead(lambda: directory.open(loaded))
             try:
                 if not directory.done.exists():

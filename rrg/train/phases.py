@@ -11,6 +11,9 @@ Seconds are those of this process's clock. A GPU works behind it: unless `synchr
 tells when the work was handed over, not when it was done. `communication` is the time this process was blocked in collectives
 that the training loop asks for by name (sums of a step, barriers), waiting for slower ranks included; what a strategy sends
 inside the forward or backward pass is part of those phases.
+
+A command that trains nothing (`rrg generate`, `rrg retrieve`) has stages instead of steps: it says `phases.stage("load")`, and
+the code that goes through batches says `phases.batch(3, 20)`, which in a training run is a sign of progress only.
 """
 
 from __future__ import annotations
@@ -33,22 +36,33 @@ NAMES = (
     "optimizer",
     "checkpoint",
     "validation",
-    "generation",
     "bookkeeping",
 )
+STAGES = ("load", "batch", "gather", "score", "write")
 OUTSIDE = "start"  # until a run has reached its first step
 
 
 @dataclass(frozen=True)
 class Where:
-    """A point of a run. `step` is the number of the step at work, from 1; 0 before the first."""
+    """A point of a run. `step` is the number of the step at work, from 1; 0 before the first. In a command that trains nothing
+    there is a `stage`, and `step` is the batch at work of this process's `of`."""
 
     step: int
     phase: str
     shape: str = ""  # of the micro-batch at work
+    stage: str = ""
+    of: int = 0
 
     def __str__(self) -> str:
-        return f"step {self.step}, {self.phase}"
+        if not self.stage:
+            return f"step {self.step}, {self.phase}"
+        place = f"batch {self.step} of {self.of}" if self.stage == "batch" else self.stage
+        return place if self.phase == self.stage else f"{place}, {self.phase}"
+
+    @property
+    def begun(self) -> bool:
+        """Whether imports, weights and compilation, which may take long, are over."""
+        return self.stage != "load" if self.stage else self.step > 0
 
 
 class Phases:
@@ -63,6 +77,7 @@ class Phases:
         """As at the start of a process."""
         self._stack: list[str] = [OUTSIDE]
         self._step, self._shape = 0, ""
+        self._stage, self._of = "", 0
         self._seconds: dict[str, float] = {}
         self._mark = time.perf_counter()
         self._failed: tuple[BaseException, Where] | None = None
@@ -72,7 +87,7 @@ class Phases:
     @property
     def where(self) -> Where:
         """Now."""
-        return Where(self._step, self._stack[-1], self._shape)
+        return Where(self._step, self._stack[-1], self._shape, self._stage, self._of)
 
     def where_failed(self, error: BaseException) -> Where:
         """Where `error` came up, or what it was raised from; where nothing is known of it, now."""
@@ -117,6 +132,22 @@ class Phases:
         self._count()
         self._step = step
         self._stack[0] = "bookkeeping"
+        self.beat()
+
+    def stage(self, name: str) -> None:
+        """From here on this process, which trains nothing, is at `name` of STAGES."""
+        if name not in STAGES:
+            raise ValueError(f"stage {name!r}; known: {', '.join(STAGES)}")
+        self._count()
+        self._step = self._of = 0
+        self._stage = self._stack[0] = name
+        self.beat()
+
+    def batch(self, number: int, of: int) -> None:
+        """Batch `number`, from 1, of `of` is at work. In a training run a sign of progress and no more."""
+        if self._stage:
+            self.stage("batch")
+            self._step, self._of = number, of
         self.beat()
 
     def beat(self) -> None:

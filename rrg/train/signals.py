@@ -2,7 +2,8 @@
 
 Schedulers send a signal before they take a machine back, and not every process of a run gets it at the same step. So a signal
 only sets a flag; the ranks add up their flags in the sum they form anyway before each step, and all leave before the same step.
-Where nothing would be lost (before the first step) the process leaves at once.
+Where nothing would be lost (before the first step) the process leaves at once. A rank that meets no other for long (reports are
+written without a collective operation) hears of another's signal through the watchdog.
 
 Ctrl-C a second time leaves at once, without a checkpoint, even from within a collective operation.
 """
@@ -25,29 +26,40 @@ _SAME = 1.0  # seconds in which several SIGINT are one Ctrl-C: the terminal and 
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run left early because it was asked to; the same command carries on. `step` is None where no training had begun."""
+    """The run left early because it was asked to; the same command carries on. `step` is None where no training had begun,
+    `done` is what a command that trains nothing has done and kept (`34 of 100 reports`)."""
 
-    def __init__(self, why: str, step: int | None = None) -> None:
-        super().__init__(why if step is None else f"{why}, after step {step}")
-        self.why, self.step = why, step
+    def __init__(self, why: str, step: int | None = None, done: str = "") -> None:
+        after = done if step is None else f"step {step}"
+        super().__init__(f"{why}, after {after}" if after else why)
+        self.why, self.step, self.done = why, step, done
+
+    @property
+    def together(self) -> bool:
+        """Whether all ranks leave at the same place, so that nobody has to be told."""
+        return self.step is not None or bool(self.done)
 
 
 class StopRequest:
     """Whether this process was asked to leave, and by which signal."""
 
     def __init__(self) -> None:
-        self._name = ""
+        self._name = self._others = ""
         self._process = os.getpid()
         self._deferring = False
 
     @property
     def asked(self) -> bool:
-        return bool(self._name)
+        return bool(self._name or self._others)
 
     @property
     def name(self) -> str:
-        """The first signal that came, or what stands for one that another rank got."""
-        return self._name or "a signal to another process"
+        """The first signal that came, here or to another rank, or what stands for one that is not known yet."""
+        return self._name or self._others or "a signal to another process"
+
+    def pass_on(self, name: str) -> None:
+        """Another rank got signal `name`. Whoever looks at `asked` leaves; nothing is raised."""
+        self._others = self._others or name
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:

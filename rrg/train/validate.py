@@ -141,9 +141,9 @@ class Validation:
         arguments: dict[str, Any] = {"rank": team.rank, "world": team.world, "device": team.device, "progress": _beat}
         arguments |= {"strategy": self._strategy, "leave": self._leave}
         own = write_reports(system.model, self._films, system.tokeniser, work, system.recipe, **arguments)
-        if team.total([self._stop.asked])[0]:
+        if team.total([own.left])[0]:
             return None
-        damaged = [damage for part in team.gather(own) for damage in part]
+        damaged = [damage for part in team.gather(own.damaged) for damage in part]
         team.lead(lambda: work.finish([damage.study for damage in damaged]))
         # Not `splitlines`: a report may hold a line separator of Unicode.
         return [json.loads(line) for line in target.read_bytes().split(b"\n")[:-1]], damaged
@@ -153,7 +153,7 @@ def _forward(model: ReportGenerator, batch: Batch) -> LanguageOutput:
     return model.language.loss(model.prefix(batch)[1], batch)
 
 
-def _beat(count: int) -> None:
+def _beat(done: int, of: int, reports: int) -> None:
     phases.beat()
 
 

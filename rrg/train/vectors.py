@@ -50,7 +50,8 @@ def evaluation_films(system: System, shards: ShardSet) -> Films:
 def pair_vectors(
     system: System, films: Films, indices: Sequence[int], device: torch.device, progress: Callable[[int], None] | None = None
 ) -> PairVectors:
-    """The vectors of the studies at `indices`, in that order. Raises UserError where none can be read."""
+    """The vectors of the studies at `indices`, in that order. `progress` is told of studies after each batch; what it raises is
+    passed on, with the model as it was. Raises UserError where no study can be read."""
     model, recipe, size = system.model, system.recipe, system.recipe.train.micro_batch_size
     batches = [list(indices)[start : start + size] for start in range(0, len(indices), size)]
     feed = SplitFeed(films, system.tokeniser, batches)
@@ -60,8 +61,9 @@ def pair_vectors(
     was_training = model.training
     model.eval()
     try:
-        for share in shares(feed, range(len(batches)), workers=recipe.data.workers, prefetch=recipe.data.prefetch):
-            phases.beat()
+        everything = shares(feed, range(len(batches)), workers=recipe.data.workers, prefetch=recipe.data.prefetch)
+        for number, share in enumerate(everything, 1):
+            phases.batch(number, len(batches))
             damaged += share.damaged
             batch = share.batches[0].to(device)
             if any(batch.studies):
@@ -89,6 +91,7 @@ def text_vectors(system: System, texts: Sequence[str], device: torch.device, mos
     model.eval()
     try:
         for start in range(0, len(texts), size):
+            phases.beat()
             ids, mask = padded([reader.encode(text, most)[0] for text in texts[start : start + size]])
             with torch.no_grad(), autocast(system.recipe, device):
                 rows.append(model.texts(ids.to(device), mask.to(device))[0].cpu())

@@ -7,6 +7,8 @@ Without it the others wait in a collective operation until that times out, and t
 says to rank 0's lookout (`rrg.train.lookout`) where its main thread is (`rrg.train.phases`), and hears from it what ended the
 run. The main thread may then be stuck for good, so this thread tells the line and ends the process.
 
+A rank that is asked to leave says so too, and all ranks hear of it within two seconds.
+
 Ends within: a rank that dies, 2 s; a mistake or missing memory on one rank, 5 s; a rank without progress, `seconds` + 5 s. The
 launcher then needs its own time to end what is left: torchrun gives a process that does not react to SIGTERM 30 s.
 """
@@ -34,7 +36,7 @@ from rrg.errors import RunError, UserError, leave_code
 from rrg.train.failures import Failure, failure_of, node_name, write_failure
 from rrg.train.lookout import GRACE, Lookout, Verdict, interval, patience
 from rrg.train.phases import Where, phases
-from rrg.train.signals import Interrupted
+from rrg.train.signals import Interrupted, StopRequest
 
 if TYPE_CHECKING:
     from rrg.train.team import Team
@@ -55,19 +57,20 @@ def collective_timeout(seconds: float) -> datetime.timedelta:
 
 
 @contextmanager
-def watched(team: Team, seconds: float, folder: Path | None) -> Iterator[None]:
-    """Watch the ranks while the block runs. `seconds` without progress are a hang (0: never); `folder` takes `rank_K.json`.
+def watched(team: Team, seconds: float, folder: Path | None, stop: StopRequest | None = None) -> Iterator[None]:
+    """Watch the ranks while the block runs. `seconds` without progress are a hang (0: never); `folder` takes `rank_K.json`;
+    `stop` of every rank hears of a signal that any of them gets.
 
     Raises:
         RunError: a rank is gone, hangs or has no memory left. On ranks that are stuck the process ends instead.
         UserError: rank 0 cannot be reached; or what the block raises.
     """
-    watchdog = Watchdog.join_in(team, seconds, folder) if team.world > 1 else None
+    watchdog = Watchdog.join_in(team, seconds, folder, stop) if team.world > 1 else None
     try:
         yield
     except Interrupted as left:
         if watchdog is not None:
-            if left.step is None:
+            if not left.together:
                 watchdog.tell(failure_of(left, team.rank, phases.where, alone=False))
             watchdog.leave()
         raise
@@ -102,9 +105,12 @@ def say(line: str) -> None:
 class Watchdog(threading.Thread):
     """The thread of one rank."""
 
-    def __init__(self, connection: Connection, rank: int, seconds: float, folder: Path | None) -> None:
+    def __init__(
+        self, connection: Connection, rank: int, seconds: float, folder: Path | None, stop: StopRequest | None = None
+    ) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._connection, self._rank, self._seconds, self._folder = connection, rank, seconds, folder
+        self._stop_request = stop or StopRequest()
         self._sending, self._deciding = threading.Lock(), threading.Lock()
         self._failing = self._leaving = False
         self._told_at, self._code = 0.0, 1
@@ -115,7 +121,7 @@ class Watchdog(threading.Thread):
         self._lookout: Lookout | None = None
 
     @classmethod
-    def join_in(cls, team: Team, seconds: float, folder: Path | None) -> Watchdog:
+    def join_in(cls, team: Team, seconds: float, folder: Path | None, stop: StopRequest | None = None) -> Watchdog:
         """Start the lookout on rank 0 and a thread on every rank."""
         host = os.environ.get("MASTER_ADDR", "localhost")
         lookouts: list[Lookout] = []
@@ -138,19 +144,24 @@ class Watchdog(threading.Thread):
                 "run must reach each other on any port, as NCCL and gloo need too"
             ) from None
         _open.add(connection)
-        watchdog = cls(connection, team.rank, seconds, folder)
+        watchdog = cls(connection, team.rank, seconds, folder, stop)
         watchdog._rank_0, watchdog._lookout = (node, Where(0, "start")), lookouts[0] if lookouts else None
         watchdog._send({"rank": team.rank, "node": node_name(), "process": os.getpid()})
         watchdog.start()
         return watchdog
 
     def tell(self, failure: Failure) -> Verdict | None:
-        """This rank ends with `failure`. Waits for what ended the run, which may be another's; None where nobody says."""
+        """This rank ends with `failure`. Waits for what ended the run, which may be another's; None where nobody says.
+
+        Rank 0 may be the one that is stopped, and its lookout with it: then it is what ended the run."""
         with self._deciding:
             self._failing, self._told_at, self._code = True, time.monotonic(), failure.code
         with suppress(OSError):
             self._beat(failure=asdict(failure))
         self._known.wait(_PATIENCE)
+        silent = time.monotonic() - self._heard
+        if self._verdict is None and not failure.primary and self._lookout is None and silent > _PATIENCE:
+            self._verdict = self._without_rank_0(f"made no progress for {silent:.0f} s, and its process does not answer")
         verdict = self._verdict
         if verdict is not None and self._rank in verdict.failed and len(verdict.failed) == 1:
             time.sleep(_OTHERS_FIRST)
@@ -192,6 +203,8 @@ class Watchdog(threading.Thread):
             self._decide(Verdict.of(message["verdict"]))
         else:
             self._rank_0 = (self._rank_0[0], Where(**message["where"]))
+            if message["asked"]:
+                self._stop_request.pass_on(message["asked"])
             self._beat()
 
     def _without_rank_0(self, how: str) -> Verdict:
@@ -217,7 +230,8 @@ class Watchdog(threading.Thread):
         _exit(failure.code)
 
     def _beat(self, **more: Any) -> None:
-        self._send({"where": asdict(phases.where), "still": time.monotonic() - phases.moved, **more})
+        asked = self._stop_request.name if self._stop_request.asked else ""
+        self._send({"where": asdict(phases.where), "still": time.monotonic() - phases.moved, "asked": asked, **more})
 
     def _send(self, message: dict[str, Any]) -> None:
         with self._sending:

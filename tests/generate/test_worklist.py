@@ -16,30 +16,47 @@ def rows(indices, text="seen"):
     return [{"study": IDS[i], "generated": f"{text} {i}", "reference": "é\u2028\x85"} for i in indices]
 
 
+def own(work, rank, world):
+    """What `rank` has to write, where every study is a batch."""
+    return [IDS.index(study) for (study,) in work.remaining([[study] for study in IDS], rank, world)]
+
+
 def read(path):
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 def finish(work, world=1):
     for rank in range(world):
-        work.append(rank, rows(work.remaining(rank, world)))
+        work.append(rank, rows(own(work, rank, world)))
     return work.finish()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 30])
 def test_ranks_share_what_remains(tmp_path, world):
     work = WorkList(tmp_path / "p" / "test.jsonl", IDS, {"step": 1})
-    shares = [work.remaining(rank, world) for rank in range(world)]
+    shares = [own(work, rank, world) for rank in range(world)]
     assert sorted(i for share in shares for i in share) == list(range(len(IDS)))
     assert finish(work, world) == len(IDS)
     assert [row["study"] for row in read(work.target)] == IDS
     assert [path.name for path in work.target.parent.iterdir()] == ["test.jsonl"]
 
 
+def test_a_batch_is_whole_or_done_and_belongs_to_the_same_rank_whatever_is_done(tmp_path):
+    work = WorkList(tmp_path / "test.jsonl", IDS, {"step": 1})
+    batches = [IDS[start : start + 4] for start in range(0, len(IDS), 4)]
+    before = [work.remaining(batches, rank, 2) for rank in range(2)]
+    work.append(0, rows(range(6)))  # the first batch, and half of the second
+    after = [work.remaining(batches, rank, 2) for rank in range(2)]
+    assert after == [before[0][1:], before[1]] and after[1][0] == IDS[4:8]
+    work.append(1, rows(range(4, 23), "again"))
+    assert work.finish() == 23
+    assert [row["generated"] for row in read(work.target)][3:8] == ["seen 3", "seen 4", "seen 5", "again 6", "again 7"]
+
+
 def _write(target, rank, start, most):
     start.wait()
     work = WorkList(target, IDS, {"step": 1})
-    for index in work.remaining(rank, 2)[:most]:
+    for index in own(work, rank, 2)[:most]:
         work.append(rank, rows([index], str(rank)))
 
 
@@ -58,7 +75,7 @@ def test_two_processes_stopped_half_way_and_continued_by_one(tmp_path):
     with pytest.raises(UserError, match=r"12 of 23 studies have no report yet \(first: S010\).*same command again"):
         work.finish()
     assert not target.exists()
-    assert len(work.remaining(0, 1)) == 12
+    assert len(own(work, 0, 1)) == 12
     finish(work)
     texts = [row["generated"] for row in read(target)]
     assert texts[:4] == ["0 0", "1 1", "0 2", "1 3"] and texts[12] == "seen 12"
@@ -92,10 +109,10 @@ def test_the_torn_line_of_a_killed_process_does_not_count_even_where_its_number_
 @pytest.mark.parametrize("other", [{"step": 2}, {"step": 1, "films": "blank"}, {}])
 def test_other_work_starts_afresh(tmp_path, other):
     WorkList(tmp_path / "test.jsonl", IDS, {"step": 1}).append(0, rows(range(10), "old"))
-    assert len(WorkList(tmp_path / "test.jsonl", IDS, {"step": 1}).remaining(0, 1)) == 13
+    assert len(own(WorkList(tmp_path / "test.jsonl", IDS, {"step": 1}), 0, 1)) == 13
     work = WorkList(tmp_path / "test.jsonl", IDS, other)
-    assert len(work.remaining(0, 1)) == 23
-    assert len(WorkList(tmp_path / "test.jsonl", IDS[::-1], {"step": 1}).remaining(0, 1)) == 23
+    assert len(own(work, 0, 1)) == 23
+    assert len(own(WorkList(tmp_path / "test.jsonl", IDS[::-1], {"step": 1}), 0, 1)) == 23
     finish(work)
     assert all(row["generated"].startswith("seen") for row in read(work.target))
 
