@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,22 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["rrg.train.loop", "rrg.train.inference", "transformers.models.llama.modeling_llama", "peft"])
 
 
-def _run(arguments: list[str], log: str) -> None:
+# Limits that a hang runs into, and no machine that is merely slow.
+SECONDS = 900.0
+
+
+def until(
+    met: Callable[[], object], alive: Callable[[], bool] = lambda: True, said: Callable[[], str] = str, seconds: float = SECONDS
+) -> None:
+    """Wait for something to be so. Fails the test, with what was `said`, where nobody is `alive` to do it or it takes for ever."""
+    end = time.monotonic() + seconds
+    while not met():
+        going = alive()
+        assert met() or (going and time.monotonic() < end), f"it did not happen:\n{said()}"
+        time.sleep(0.01)
+
+
+def _run(arguments: list[str], log: str, inject: Callable[[], None] | None) -> None:
     os.setpgid(0, 0)  # its loader workers die with it when the group is killed
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -27,20 +43,22 @@ def _run(arguments: list[str], log: str) -> None:
     multiprocessing.set_start_method("fork", force=True)
     from rrg.cli import main
 
+    if inject is not None:
+        inject()
     code = main(arguments)
     sys.stdout.flush()
     os._exit(code)
 
 
 class Command:
-    """`rrg …` in a process of its own; output goes to `log`."""
+    """`rrg …` in a process of its own, in which `inject` is called first; output goes to `log`."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, inject: Callable[[], None] | None = None) -> None:
         self.log = log
-        self.process = _CONTEXT.Process(target=_run, args=(arguments, str(log)))
+        self.process = _CONTEXT.Process(target=_run, args=(arguments, str(log), inject))
         self.process.start()
 
-    def wait(self, seconds: float = 240) -> int:
+    def wait(self, seconds: float = SECONDS) -> int:
         self.process.join(seconds)
         assert self.process.exitcode is not None, f"still running after {seconds} s:\n{self.text()}"
         return self.process.exitcode
@@ -65,7 +83,7 @@ def run(arguments: list[str], log: Path, expect: int = 0) -> str:
     return command.text()
 
 
-def on_ranks(target: Callable[..., None], world: int, *arguments: object, seconds: float = 240) -> None:
+def on_ranks(target: Callable[..., None], world: int, *arguments: object, seconds: float = SECONDS) -> None:
     """`target(rank, world, *arguments)` in `world` processes at one time. Fails the test where one ends badly or not at all."""
     processes = [_CONTEXT.Process(target=target, args=(rank, world, *arguments)) for rank in range(world)]
     for process in processes:
@@ -94,7 +112,7 @@ def events(run_directory: Path, kind: str = "step") -> dict[int, dict]:
     return found
 
 
-def launch(command: list[str], *, timeout: float = 600, expect: int = 0, **environment: str) -> subprocess.CompletedProcess:
+def launch(command: list[str], *, timeout: float = SECONDS, expect: int = 0, **environment: str) -> subprocess.CompletedProcess:
     """A launcher (torchrun, accelerate) with several processes over gloo on this machine."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT), **environment}
     result = subprocess.run(

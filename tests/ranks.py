@@ -4,22 +4,57 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tests.processes import _CONTEXT, events
+from tests.ports import free_port
+from tests.processes import _CONTEXT, SECONDS, events, until
 from tests.refusal import Outcome, _run
 
 
-def _injected(arguments: list[str], folder: str, number: int, environment: dict[str, str], inject: Callable[[], None]) -> None:
-    inject()
+_Inject = list[Callable[[], None]]
+
+
+def _injected(arguments: list[str], folder: str, number: int, environment: dict[str, str], inject: _Inject) -> None:
+    for each in inject:
+        each()
     _run(arguments, folder, number, environment)
 
 
+def sign_what_is_heard(signs: Path) -> None:
+    """In a rank: a file says when the lookout knows the step of rank K (`of_K`), and when rank K knows that of rank 0 (`at_K`)."""
+    from rrg.train.lookout import Lookout
+    from rrg.train.watchdog import Watchdog
+
+    of_ranks, of_first = Lookout._hear, Watchdog._hear
+
+    def lookout_hears(self: Lookout, *arguments: object) -> None:
+        of_ranks(self, *arguments)  # type: ignore[arg-type]
+        for seat in self._seats.values():
+            if seat.where.step:
+                (signs / f"of_{seat.rank}").touch()
+
+    def rank_hears(self: Watchdog, *arguments: object) -> None:
+        of_first(self, *arguments)  # type: ignore[arg-type]
+        if self._rank_0[1].step:
+            (signs / f"at_{self._rank}").touch()
+
+    Lookout._hear, Watchdog._hear = lookout_hears, rank_hears  # type: ignore[method-assign]
+
+
+def told_one_another(signs: Path, world: int) -> bool:
+    """Whether every rank's watchdog knows of a step of the ranks it watches. They speak once a second."""
+    return all((signs / f"{what}_{rank}").exists() for what in ("of", "at") for rank in range(world))
+
+
 class Ranks:
-    """`rrg train …` on so many ranks over gloo. `own` are further words for single ranks, `inject` is called first there."""
+    """`rrg train …` on so many ranks over gloo. `own` are further words for single ranks, `inject` is called first there.
+
+    `folder` takes what they say, and in `signs` they sign what they know of one another.
+    """
 
     def __init__(
         self,
@@ -29,40 +64,38 @@ class Ranks:
         own: dict[int, list[object]] | None = None,
         inject: dict[int, Callable[[], None]] | None = None,
     ) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
+        self.folder, self.signs = folder, folder / "signs"
+        if self.signs.exists():
+            self.signs = Path(tempfile.mkdtemp(prefix="signs", dir=folder))
+        self.signs.mkdir(parents=True, exist_ok=True)
+        port = str(free_port())
         self.processes = []
         for rank in range(world):
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
             place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
             words = [str(word) for word in [*arguments, *(own or {}).get(rank, [])]]
-            if rank in (inject or {}):
-                target, more = _injected, (words, str(folder), rank, place, inject[rank])
-            else:
-                target, more = _run, (words, str(folder), rank, place)
-            process = _CONTEXT.Process(target=target, args=more)
+            first = [partial(sign_what_is_heard, self.signs), *([inject[rank]] if rank in (inject or {}) else [])]
+            process = _CONTEXT.Process(target=_injected, args=(words, str(folder), rank, place, first))
             process.start()
             self.processes.append(process)
 
-    def until_step(self, run: Path, step: int, seconds: float = 300, settled: bool = True) -> None:
-        """Wait until rank 0 has written the event of `step` and, if `settled`, ranks have told one another: they do once a
-        second."""
-        self.until(lambda: any(done >= step for done in events(run)), seconds)
-        time.sleep(2 if settled else 0)
+    def until_step(self, run: Path, step: int, settled: bool = True) -> None:
+        """Wait until rank 0 has written the event of `step` and, if `settled`, ranks have told one another where they are.
 
-    def until(self, done: Callable[[], bool], seconds: float = 300) -> None:
+        `run` is a directory that no run was in before: an earlier one's events are there at once.
+        """
+        self.until(lambda: any(done >= step for done in events(run)))
+        if settled:
+            self.until(lambda: told_one_another(self.signs, len(self.processes)))
+
+    def until(self, done: Callable[[], object]) -> None:
         """Wait until `done()`; fails where all ranks have ended without it."""
-        end = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < end and any(p.is_alive() for p in self.processes), self.texts()
-            time.sleep(0.05)
+        until(done, lambda: any(process.is_alive() for process in self.processes), self.texts)
 
     def send(self, rank: int, number: signal.Signals) -> None:
         os.kill(self.processes[rank].pid, number)
 
-    def outcomes(self, ranks: list[int], seconds: float) -> list[Outcome]:
+    def outcomes(self, ranks: list[int], seconds: float = SECONDS) -> list[Outcome]:
         """Of these ranks, which must end within `seconds`; the others are killed then."""
         end = time.monotonic() + seconds
         for rank in ranks:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.processes import _CONTEXT
+from tests.ports import free_port
+from tests.processes import _CONTEXT, SECONDS
 
 _NUMBERS = itertools.count()
 
@@ -47,9 +47,7 @@ def _run(arguments: list[str], folder: str, number: int, environment: dict[str, 
 
 def call(arguments: list[object], folder: Path, *, ranks: int = 1) -> list[Outcome]:
     """`rrg …` with `folder` as working directory, on one process or several; one outcome per rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port()) if ranks > 1 else "0"
     started = []
     for rank in range(ranks):
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
@@ -61,7 +59,7 @@ def call(arguments: list[object], folder: Path, *, ranks: int = 1) -> list[Outco
         started.append((number, process))
     outcomes = []
     for number, process in started:
-        process.join(120)
+        process.join(SECONDS)
         assert process.exitcode is not None, f"still running: {arguments}"
         texts = [(folder / f"{number}.{name}") for name in ("out", "err")]
         outcomes.append(Outcome(process.exitcode, *(path.read_text() for path in texts)))

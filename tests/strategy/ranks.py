@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import sys
 from pathlib import Path
 
-from tests.processes import _CONTEXT
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+from tests.ports import free_port
+from tests.processes import _CONTEXT, SECONDS
 
 
 def _rank(rank: int, world: int, local: int, port: int, arguments: list[str], log: str, environment: dict[str, str]) -> None:
@@ -33,7 +27,7 @@ def _rank(rank: int, world: int, local: int, port: int, arguments: list[str], lo
 
 
 def train_on(
-    world: int, arguments: list[str], log: Path, *, local: int = 0, expect: int = 0, seconds: float = 400, **environment: str
+    world: int, arguments: list[str], log: Path, *, local: int = 0, expect: int = 0, seconds: float = SECONDS, **environment: str
 ) -> str:
     """`rrg train ARGUMENTS` on `world` processes, `local` on a node; what they said. One process has no launcher's variables but
     those of a world of one."""
