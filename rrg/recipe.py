@@ -10,8 +10,7 @@ from typing import Any
 from rrg.batching.film_policy import POLICIES, FilmPolicy
 from rrg.batching.images import Augmentation
 from rrg.config.load import Loaded, load
-from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, option, part, parts, plain, section
+from rrg.config.schema import option, part, parts, plain, section
 from rrg.config.training import TrainOptions
 from rrg.connector.family import CONNECTOR
 from rrg.data.cleaning import CLEANINGS
@@ -28,27 +27,51 @@ from rrg.vision.family import VISION
 @dataclass
 class DataOptions:
     shards: str = option("", "folder written by `rrg prepare`, or its URL (https://…, s3://…)")
-    section: str = option("findings", "the text to write: findings | impression | findings_impression")
-    cleaning: str = option("clean_iu", "cleaning of the target text: clean_iu | clean_mimic | clean_mimic_colon | whitespace")
-    views: str = option("stored", "which films: stored (order of the shard) | frontal_first | frontal | frontal_lateral | ranked")
-    empty_reports: str = option("keep", "studies without any text in data.section: keep (an empty report) | leave_out (counted)")
-    max_views: int = option(2, "films of a study that are read, in the order of data.views")
+    section: str = option(
+        "findings",
+        "the text to write: findings | impression | findings_impression",
+        choices=("findings", "impression", "findings_impression"),
+    )
+    cleaning: str = option(
+        "clean_iu",
+        f"cleaning of the target text: {' | '.join(CLEANINGS)}",
+        choices=CLEANINGS,
+    )
+    views: str = option(
+        "stored",
+        "which films: stored (order of the shard) | frontal_first | frontal | frontal_lateral | ranked",
+        choices=POLICIES,
+    )
+    empty_reports: str = option(
+        "keep",
+        "studies without any text in data.section: keep (an empty report) | leave_out (counted)",
+        choices=("keep", "leave_out"),
+    )
+    max_views: int = option(2, "films of a study that are read, in the order of data.views", least=1)
     stitch: bool = option(
         False, "paste those films side by side into one picture (Gla-AI4BioMed); needs vision.resize: pad or squash"
     )
-    prior: str = option("none", "films: the patient's previous study is read too, as further views marked by the days between")
-    train_share: float = option(1.0, "train on this share of the studies, for learning curves; smaller lie in larger ones")
-    positive_repeats: int = option(1, "studies with a positive finding appear this often per epoch (class-balanced sampling)")
-    window: int = option(4096, "samples are shuffled within windows of this many, so that reads stay near-sequential")
-    workers: int = option(2, "loader processes; 0 loads in the training process")
-    prefetch: int = option(4, "batches each loader process keeps ready")
-    max_damaged: float = option(0.0, "unreadable studies to put up with: a share of the split below 1, or a count")
+    prior: str = option(
+        "none",
+        "none | films (the patient's previous study is read too, as further views marked by the days between)",
+        choices=("none", "films"),
+    )
+    train_share: float = option(
+        1.0, "train on this share of the studies, for learning curves; smaller lie in larger ones", above=0, most=1
+    )
+    positive_repeats: int = option(
+        1, "studies with a positive finding appear this often per epoch (class-balanced sampling)", least=1
+    )
+    window: int = option(4096, "samples are shuffled within windows of this many, so that reads stay near-sequential", least=1)
+    workers: int = option(2, "loader processes; 0 loads in the training process", least=0)
+    prefetch: int = option(4, "batches each loader process keeps ready", least=1)
+    max_damaged: float = option(0.0, "unreadable studies to put up with: a share of the split below 1, or a count", least=0)
     cache_dir: str = option(
         "", "shards behind a URL: local folder of the cache; empty: $RRG_CACHE/shards, else ~/.cache/rrg/shards"
     )
-    cache_gb: float = option(20.0, "shards behind a URL: most the cache of a node may hold; 0 reads without one")
-    read_timeout: float = option(30.0, "shards behind a URL: seconds that one request may take")
-    read_retries: int = option(5, "shards behind a URL: further attempts after a request failed, with growing pauses")
+    cache_gb: float = option(20.0, "shards behind a URL: most the cache of a node may hold; 0 reads without one", least=0)
+    read_timeout: float = option(30.0, "shards behind a URL: seconds that one request may take", least=0)
+    read_retries: int = option(5, "shards behind a URL: further attempts after a request failed, with growing pauses", least=0)
 
     @property
     def damage_budget(self) -> int | float:
@@ -66,18 +89,7 @@ class DataOptions:
         return FilmPolicy(self.views, self.max_views, self.stitch)
 
     def check(self, path: str) -> None:
-        check_choice(f"{path}.section", self.section, ("findings", "impression", "findings_impression"))
-        check_choice(f"{path}.views", self.views, tuple(POLICIES))
-        check_choice(f"{path}.empty_reports", self.empty_reports, ("keep", "leave_out"))
-        check_choice(f"{path}.prior", self.prior, ("none", "films"))
-        check_choice(f"{path}.cleaning", self.cleaning, tuple(CLEANINGS))
-        for name in ("cache_gb", "read_timeout", "read_retries"):
-            check_number(f"{path}.{name}", getattr(self, name), least=0)
         _ = self.reading
-        for name, least in (("max_views", 1), ("positive_repeats", 1), ("window", 1), ("workers", 0), ("prefetch", 1)):
-            check_number(f"{path}.{name}", getattr(self, name), least=least)
-        check_number(f"{path}.train_share", self.train_share, above=0, most=1)
-        check_number(f"{path}.max_damaged", self.max_damaged, least=0)
         if self.max_damaged > 1 and self.max_damaged != int(self.max_damaged):
             raise UserError(f"{path}.max_damaged: {self.max_damaged}; write a whole number of studies, or a share below 1")
 
@@ -110,21 +122,13 @@ STRATEGIES = ("ddp", "zero2", "zero3", "fsdp2", "hsdp")
 
 @dataclass
 class GenerateOptions(Decoding):
-    batch_size: int = option(8, "studies written at one time")
-
-    def check(self, path: str) -> None:
-        super().check(path)
-        check_number(f"{path}.batch_size", self.batch_size, least=1)
+    batch_size: int = option(8, "studies written at one time", least=1)
 
 
 @dataclass
 class ScoreOptions:
-    protocol: str = option("r2gen_iu", "named scoring protocol: `rrg score --help` lists them")
-    bootstrap: int = option(1000, "resamples for the intervals")
-
-    def check(self, path: str) -> None:
-        check_choice(f"{path}.protocol", self.protocol, tuple(PROTOCOLS))
-        check_number(f"{path}.bootstrap", self.bootstrap, least=0)
+    protocol: str = option("r2gen_iu", "named scoring protocol: `rrg score --help` lists them", choices=PROTOCOLS)
+    bootstrap: int = option(1000, "resamples for the intervals", least=0)
 
 
 @dataclass
@@ -133,9 +137,11 @@ class Recipe:
 
     name: str = option("unnamed", "the run directory is named after it")
     output: str = option("runs/${name}", "run directory")
-    seed: int = option(42, "one seed for order, augmentation, initial weights and dropout")
+    seed: int = option(42, "one seed for order, augmentation, initial weights and dropout", least=0)
     strategy: str = option(
-        "ddp", "how processes share the model: ddp | zero2 | zero3 | fsdp2 | hsdp; may change when a run resumes"
+        "ddp",
+        "how processes share the model: ddp | zero2 | zero3 | fsdp2 | hsdp; may change when a run resumes",
+        choices=STRATEGIES,
     )
     data: DataOptions = section(DataOptions, "what is read")
     augment: AugmentOptions = section(AugmentOptions, "what is done to training films")
@@ -163,7 +169,6 @@ class Recipe:
         for key in ("name", "output"):
             if not getattr(self, key).strip():
                 raise UserError(f"{key}: empty; write a name for the run, and the folder it is kept in")
-        check_choice("strategy", self.strategy, STRATEGIES)
         self._check_towers()
         self._check_views()
         self._check_ngrams()

@@ -92,4 +92,6 @@ def options(cls: type, path: str = "") -> Iterator[Option]:
             default = field.default
             if default is dataclasses.MISSING:
                 default = field.default_factory() if field.default_factory is not dataclasses.MISSING else ""
-            yield Option(key, type_name(hints[field.name]), default, doc)
+            said = type_name(hints[field.name])
+            bounds = str(field.metadata.get("range", "")) if "number" in said else ""
+            yield Option(key, f"{said}, {bounds}" if bounds else said, default, doc)

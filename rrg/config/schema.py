@@ -8,23 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rrg.config.family import Family
+from rrg.config.ranges import Range
 from rrg.errors import UserError, nearest
 
 T = TypeVar("T")
 
 
-def option(default: Any, doc: str) -> Any:
-    """A documented field. Mutable defaults (list, dict) are copied for every instance."""
+def option(
+    default: Any,
+    doc: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    choices: Iterable[str] | None = None,
+) -> Any:
+    """A documented field, with the numbers or words that it may hold (of a list or mapping: that each of its values may be).
+
+    Mutable defaults (list, dict) are copied for every instance. None, where the type allows it, is a setting left out.
+    """
+    metadata = {"doc": doc, "range": Range(least, above, most, below), "choices": None if choices is None else tuple(choices)}
     if isinstance(default, (list, dict)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"doc": doc})
-    return dataclasses.field(default=default, metadata={"doc": doc})
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def section(cls: type, doc: str) -> Any:
@@ -57,7 +71,7 @@ def typed(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     """An instance of dataclass `cls` from plain `data`.
 
     Raises:
-        UserError: unknown key or kind, or a value of the wrong type, with its path.
+        UserError: unknown key or kind, or a value of the wrong type or outside what its field allows, with its path.
     """
     if not isinstance(data, Mapping):
         raise UserError(f"{path or 'recipe'}: expected a section with keys, found {data!r}")
@@ -81,10 +95,27 @@ def typed(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
             leaves[name] = data[name]
     values.update(_typed_leaves(cls, leaves, path))
     instance = cls(**values)
+    for name, field in fields.items():
+        if "range" in field.metadata:
+            _check_value(_join(path, name), getattr(instance, name), field.metadata["range"], field.metadata["choices"])
     check = getattr(instance, "check", None)
     if check is not None:
         check(path)
     return instance
+
+
+def _check_value(path: str, value: Any, allowed: Range, choices: tuple[str, ...] | None) -> None:
+    """Hold a leaf, or every value of a list or mapping of leaves, to what its field allows."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            _check_value(_join(path, str(key)), each, allowed, choices)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _check_value(path, each, allowed, choices)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        allowed.check(path, value)
+    elif isinstance(value, str) and choices is not None:
+        check_choice(path, value, choices)
 
 
 def typed_part(family: Family, data: Mapping[str, Any], path: str, default: str) -> Any:

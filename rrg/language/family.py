@@ -9,7 +9,7 @@ from rrg.config.context import BuildContext
 from rrg.config.family import Family
 from rrg.config.lora import LoraOptions
 from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, option, section
+from rrg.config.schema import option, section
 from rrg.errors import UserError
 from rrg.language.conversation import conversation
 from rrg.language.prompts import Prompt
@@ -33,15 +33,25 @@ class CausalOptions:
     takes: ClassVar[str] = "a prefix"
     kind: str = option("causal_lm", "any Hugging Face causal language model")
     name: str = option("", "Hugging Face name, local folder, embedded:smollm2-135m, or stage:NAME (made by that stage)")
-    train: str = option("frozen", "frozen | lora | full")
-    dtype: str = option("bfloat16", "dtype of the frozen weights: bfloat16 | float16 | float32")
+    train: str = option("frozen", "frozen | lora | full", choices=("frozen", "lora", "full"))
+    dtype: str = option(
+        "bfloat16", "dtype of the frozen weights: bfloat16 | float16 | float32", choices=("bfloat16", "float16", "float32")
+    )
     prompt: str = option(R2GENGPT_PROMPT, "text with exactly one {image}; {indication}, {comparison}; {prior}: the report before")
     template: str = option(
         "", "conversation that language.prompt is the user's message of: libra_v0 | vicuna_v1 | plain; empty: none"
     )
-    max_report_tokens: int = option(60, "reports longer than this are cut in training (counted in the events)")
-    quantize: str = option("none", "frozen matrices in fewer bits, on a GPU with bitsandbytes: none | int8 | int4 (NF4)")
-    attention: str = option("auto", "auto (flash-attn where it can run, else sdpa) | sdpa | eager | flash_attention_2")
+    max_report_tokens: int = option(60, "reports longer than this are cut in training (counted in the events)", least=1)
+    quantize: str = option(
+        "none",
+        "frozen matrices in fewer bits, on a GPU with bitsandbytes: none | int8 | int4 (NF4)",
+        choices=("none", "int8", "int4"),
+    )
+    attention: str = option(
+        "auto",
+        "auto (flash-attn where it can run, else sdpa) | sdpa | eager | flash_attention_2",
+        choices=("auto", "sdpa", "eager", "flash_attention_2"),
+    )
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
     lora: LoraOptions = section(LoraOptions, "used with train: lora")
 
@@ -58,14 +68,8 @@ class CausalOptions:
     def check(self, path: str) -> None:
         Prompt.parse(self.prompt, f"{path}.prompt")
         Prompt.parse(conversation(self.template, self.prompt, f"{path}.template"), f"{path}.template")
-        check_choice(f"{path}.train", self.train, ("frozen", "lora", "full"))
-        check_choice(f"{path}.dtype", self.dtype, ("bfloat16", "float16", "float32"))
-        check_choice(f"{path}.quantize", self.quantize, ("none", "int8", "int4"))
         if self.quantize != "none" and (self.train == "full" or self.kind != "causal_lm"):
             raise UserError(f"{path}.quantize: {self.quantize} is for a pretrained base that is not trained itself; write none")
-        check_choice(f"{path}.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))
-        if self.max_report_tokens < 1:
-            raise UserError(f"{path}.max_report_tokens: {self.max_report_tokens} is below 1; write 60 (IU) or 100 (MIMIC)")
 
 
 @dataclass
@@ -73,24 +77,21 @@ class SmallLlamaOptions(CausalOptions):
     """A small Llama of one's own: random weights and a tokenizer made from the training reports."""
 
     kind: str = option("small_llama", "a Llama of the given size with a tokenizer made from the training reports")
-    dtype: str = option("float32", "dtype of the weights: float32 | bfloat16 | float16")
+    dtype: str = option(
+        "float32", "dtype of the weights: float32 | bfloat16 | float16", choices=("float32", "bfloat16", "float16")
+    )
     prompt: str = option("{image} report :", "text with exactly one {image}")
-    hidden_size: int = option(256, "width")
-    layers: int = option(6, "decoder blocks")
-    heads: int = option(4, "attention heads")
-    intermediate_size: int = option(768, "width of the gated feed-forward")
-    dropout: float = option(0.0, "attention dropout while the model itself is trained")
-    tokenizer: str = option("word", "word (whitespace words) | bpe (byte level)")
-    min_count: int = option(3, "word tokenizer: keep words seen at least this often in the training reports")
-    vocabulary: int = option(2000, "bpe tokenizer: size")
+    hidden_size: int = option(256, "width", least=1)
+    layers: int = option(6, "decoder blocks", least=1)
+    heads: int = option(4, "attention heads", least=1)
+    intermediate_size: int = option(768, "width of the gated feed-forward", least=1)
+    dropout: float = option(0.0, "attention dropout while the model itself is trained", least=0, below=1)
+    tokenizer: str = option("word", "word (whitespace words) | bpe (byte level)", choices=("word", "bpe"))
+    min_count: int = option(3, "word tokenizer: keep words seen at least this often in the training reports", least=1)
+    vocabulary: int = option(2000, "bpe tokenizer: size", least=1)
 
     def check(self, path: str) -> None:
         super().check(path)
-        check_choice(f"{path}.tokenizer", self.tokenizer, ("word", "bpe"))
-        for name in ("hidden_size", "layers", "heads", "intermediate_size", "min_count"):
-            check_number(f"{path}.{name}", getattr(self, name), least=1)
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"{path}.dropout: {self.dropout}; write a probability from 0 to below 1")
         if self.tokenizer == "bpe":
             check_number(f"{path}.vocabulary", self.vocabulary, least=260)  # every byte and four symbols
         if self.hidden_size % self.heads:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, option
+from rrg.config.schema import option
 from rrg.errors import UserError
 
 
@@ -15,16 +14,26 @@ class TextOptions:
     takes: ClassVar[str] = "a shared space"
     kind: str = option("text", "a BERT that reads the report for alignment with the film, and writes none")
     name: str = option("microsoft/BiomedVLP-CXR-BERT-specialized", "Hugging Face name, local folder, embedded:minilm, or random")
-    train: str = option("adapters", "adapters (in every layer, with the layer normalisations) | full | frozen")
-    pooling: str = option("cls", "the report's vector: cls (first token) | mean (of its tokens)")
-    max_report_tokens: int = option(128, "with the two special tokens; longer reports are cut (counted in the events)")
-    shuffle_sentences: bool = option(True, "training reads a report's sentences in an order drawn for the epoch and the study")
-    masked: float = option(0.5, "objective masked_words: share of the tokens that are hidden; special ones never are")
-    image_input: str = option(
-        "frozen", "how the image reaches the masked words: frozen (a random map, as released) | full (trained) | none"
+    train: str = option(
+        "adapters",
+        "adapters (in every layer, with the layer normalisations) | full | frozen",
+        choices=("adapters", "full", "frozen"),
     )
-    adapters_start: str = option("zero", "second matrices of the adapters: zero (identity) | random (as the release's loader)")
-    dropout: float | None = option(None, "null takes the model's own")
+    pooling: str = option("cls", "the report's vector: cls (first token) | mean (of its tokens)", choices=("cls", "mean"))
+    max_report_tokens: int = option(128, "with the two special tokens; longer reports are cut (counted in the events)", least=3)
+    shuffle_sentences: bool = option(True, "training reads a report's sentences in an order drawn for the epoch and the study")
+    masked: float = option(
+        0.5, "objective masked_words: share of the tokens that are hidden; special ones never are", above=0, most=1
+    )
+    image_input: str = option(
+        "frozen",
+        "how the image reaches the masked words: frozen (a random map, as released) | full (trained) | none",
+        choices=("frozen", "full", "none"),
+    )
+    adapters_start: str = option(
+        "zero", "second matrices of the adapters: zero (identity) | random (as the release's loader)", choices=("zero", "random")
+    )
+    dropout: float | None = option(None, "null takes the model's own", least=0, below=1)
     architecture: dict[str, Any] = option({}, "name: random: arguments of the transformers BertConfig")
 
     @property
@@ -38,14 +47,6 @@ class TextOptions:
         return False
 
     def check(self, path: str) -> None:
-        check_choice(f"{path}.train", self.train, ("adapters", "full", "frozen"))
-        check_choice(f"{path}.pooling", self.pooling, ("cls", "mean"))
-        check_choice(f"{path}.image_input", self.image_input, ("frozen", "full", "none"))
-        check_choice(f"{path}.adapters_start", self.adapters_start, ("zero", "random"))
-        check_number(f"{path}.max_report_tokens", self.max_report_tokens, least=3)
-        check_number(f"{path}.masked", self.masked, above=0, most=1)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"{path}.dropout: {self.dropout}; write a probability from 0 to below 1, or null")
         if not self.name:
             raise UserError(f"{path}.name: empty; write a Hugging Face name, a local folder, embedded:minilm, or random")
         if self.architecture and self.name != "random":

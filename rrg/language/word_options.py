@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, option
+from rrg.config.schema import option
 from rrg.errors import UserError
 from rrg.language.prompts import Prompt
 
@@ -22,25 +21,35 @@ class WordDecoderOptions:
         "openai/clip-vit-base-patch32",
         "tokenizer of the text tower, folder or Hugging Face name: words are embedded by their pieces",
     )
-    train: str = option("frozen", "the text tower: frozen, but for its positional embeddings; adapters and decoder are trained")
-    mode: str = option(
-        "intent", "intent | release (leaks words of the report as the published code does; for study, writes nothing)"
+    train: str = option(
+        "frozen",
+        "the text tower: frozen, but for its positional embeddings; adapters and decoder are trained",
+        choices=("frozen",),
     )
-    stages: list[int] = option([4, 8, 12], "layers of the text tower after which adapters sit; those behind the last are dropped")
-    adapter_width: int = option(64, "width of the adapters, as connector.adapter_width")
-    adapter_heads: int = option(4, "attention heads of the adapters")
-    adapter_dropout: float = option(0.1, "in the adapters")
+    mode: str = option(
+        "intent",
+        "intent | release (leaks words of the report as the published code does; for study, writes nothing)",
+        choices=("intent", "release"),
+    )
+    stages: list[int] = option(
+        [4, 8, 12], "layers of the text tower after which adapters sit; those behind the last are dropped", least=1
+    )
+    adapter_width: int = option(64, "width of the adapters, as connector.adapter_width", least=1)
+    adapter_heads: int = option(4, "attention heads of the adapters", least=1)
+    adapter_dropout: float = option(0.1, "in the adapters", least=0, below=1)
     zero_up: bool = option(True, "the adapters' paths back into the tower start at zero")
-    views: str = option("sum", "word features beside the films of a study: sum (as published) | mean")
-    layers: int = option(3, "of the decoder")
-    heads: int = option(8, "attention heads of the decoder")
-    dropout: float = option(0.1, "in the decoder")
-    blind: float = option(0.0, "share of the training studies whose films are not shown, for generate.guidance")
+    views: str = option("sum", "word features beside the films of a study: sum (as published) | mean", choices=("sum", "mean"))
+    layers: int = option(3, "of the decoder", least=1)
+    heads: int = option(8, "attention heads of the decoder", least=1)
+    dropout: float = option(0.1, "in the decoder", least=0, below=1)
+    blind: float = option(0.0, "share of the training studies whose films are not shown, for generate.guidance", least=0, below=1)
     prompt: str = option("{image}", "text with exactly one {image}; the decoder reads none")
-    max_report_tokens: int = option(59, "words of a report with its end; longer ones are cut in training (counted in the events)")
-    min_count: int = option(3, "keep words seen at least this often in the training reports")
+    max_report_tokens: int = option(
+        59, "words of a report with its end; longer ones are cut in training (counted in the events)", least=1
+    )
+    min_count: int = option(3, "keep words seen at least this often in the training reports", least=1)
     mix: str = option("", "tokenizer folder of another run, whose words are added (the published vocabulary is IU's and MIMIC's)")
-    vocabulary: int = option(4348, "words with the end symbol, where there are no reports to count them in (plans)")
+    vocabulary: int = option(4348, "words with the end symbol, where there are no reports to count them in (plans)", least=1)
 
     @property
     def whole_prompt(self) -> str:
@@ -61,14 +70,6 @@ class WordDecoderOptions:
         Prompt.parse(self.prompt, f"{path}.prompt")
         if self.prompt.strip() != "{image}":
             raise UserError(f"{path}.prompt: {self.prompt!r}; a word decoder reads no prompt, write {{image}} alone")
-        check_choice(f"{path}.train", self.train, ("frozen",))
-        check_choice(f"{path}.mode", self.mode, ("intent", "release"))
-        check_choice(f"{path}.views", self.views, ("sum", "mean"))
-        for name in ("adapter_width", "adapter_heads", "layers", "heads", "max_report_tokens", "min_count", "vocabulary"):
-            check_number(f"{path}.{name}", getattr(self, name), least=1)
-        for name in ("adapter_dropout", "dropout", "blind"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{path}.{name}: {getattr(self, name)}; write a probability from 0 to below 1")
         if len(self.stages) != 3 or sorted(set(self.stages)) != self.stages or self.stages[0] < 1:
             raise UserError(f"{path}.stages: {self.stages}; write three ascending numbers of layers, as [4, 8, 12]")
         if not self.name:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
-from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, option
+from rrg.config.schema import option
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,10 +27,7 @@ OBJECTIVE = Family("objective")
 @dataclass
 class ReportOptions:
     kind: str = option("report", "next-token likelihood of the report")
-    weight: float = option(1.0, "factor in the total loss")
-
-    def check(self, path: str) -> None:
-        check_number(f"{path}.weight", self.weight, least=0)
+    weight: float = option(1.0, "factor in the total loss", least=0)
 
 
 @OBJECTIVE.kind("report", ReportOptions)
@@ -45,12 +41,8 @@ def build_report(options: ReportOptions, context: BuildContext) -> ReportObjecti
 @dataclass
 class WordsOptions:
     kind: str = option("words", "contrast of films by the words of their reports, in the language model's embedding space")
-    weight: float = option(1.0, "factor in the total loss")
-    sharpness: float = option(10.0, "inverse temperature of the cosine between prefix tokens and words")
-
-    def check(self, path: str) -> None:
-        check_number(f"{path}.weight", self.weight, least=0)
-        check_number(f"{path}.sharpness", self.sharpness, above=0)
+    weight: float = option(1.0, "factor in the total loss", least=0)
+    sharpness: float = option(10.0, "inverse temperature of the cosine between prefix tokens and words", above=0)
 
 
 @OBJECTIVE.kind("words", WordsOptions)
@@ -64,16 +56,12 @@ def build_words(options: WordsOptions, context: BuildContext) -> WordContrast:
 @dataclass
 class ObservationsOptions:
     kind: str = option("observations", "a 14-way head on the visual tokens, trained on the studies' observation labels")
-    weight: float = option(1.0, "factor in the total loss")
-    positive_weight: float = option(1.0, "factor on positive labels, for rare observations")
-    sharpness: float = option(2.0, "pooling of token logits by log-sum-exp: 0 is the mean, large values the maximum")
-    reads: str = option("tokens", "tokens (the vision part's) | prefix (what the connector makes of them)")
-
-    def check(self, path: str) -> None:
-        check_number(f"{path}.weight", self.weight, least=0)
-        check_choice(f"{path}.reads", self.reads, ("tokens", "prefix"))
-        check_number(f"{path}.positive_weight", self.positive_weight, above=0)
-        check_number(f"{path}.sharpness", self.sharpness, least=0)
+    weight: float = option(1.0, "factor in the total loss", least=0)
+    positive_weight: float = option(1.0, "factor on positive labels, for rare observations", above=0)
+    sharpness: float = option(2.0, "pooling of token logits by log-sum-exp: 0 is the mean, large values the maximum", least=0)
+    reads: str = option(
+        "tokens", "tokens (the vision part's) | prefix (what the connector makes of them)", choices=("tokens", "prefix")
+    )
 
 
 @OBJECTIVE.kind("observations", ObservationsOptions)
@@ -91,23 +79,20 @@ POOLINGS = ("mean", "distinct")
 @dataclass
 class MineOptions:
     kind: str = option("mine", "mutual information of image code and report with their fusion, by a neural critic (CmEAA)")
-    weight: float = option(0.1, "factor in the total loss")
-    hidden: int = option(256, "width of the statistics network's two hidden layers")
-    bound: float = option(10.0, "c: its score t is c·tanh(t / c); 0 leaves it unbounded")
+    weight: float = option(0.1, "factor in the total loss", least=0)
+    hidden: int = option(256, "width of the statistics network's two hidden layers", least=1)
+    bound: float = option(10.0, "c: its score t is c·tanh(t / c); 0 leaves it unbounded", least=0)
     corrected: bool = option(True, "a moving average of mean exp T in the gradient's denominator, for small batches")
-    rate: float = option(0.01, "weight of a batch in that average")
-    marginal: str = option("derangement", "pairs that stand for independence: derangement (one) | several | all_pairs")
-    derangements: int = option(4, "marginal: several: how many, at most the studies less one")
+    rate: float = option(0.01, "weight of a batch in that average", above=0, most=1)
+    marginal: str = option(
+        "derangement", "pairs that stand for independence: derangement (one) | several | all_pairs", choices=MARGINALS
+    )
+    derangements: int = option(4, "marginal: several: how many, at most the studies less one", least=1)
     gather: bool = option(True, "the samples of all processes' micro-batches together; false: each process for itself")
-    pooling: str = option("mean", "the report's vector: mean of its tokens' embeddings | distinct (each token counts once)")
+    pooling: str = option(
+        "mean", "the report's vector: mean of its tokens' embeddings | distinct (each token counts once)", choices=POOLINGS
+    )
     text_norm: bool = option(False, "layer-normalise that vector first: embeddings of a language model are small")
-
-    def check(self, path: str) -> None:
-        check_choice(f"{path}.marginal", self.marginal, MARGINALS)
-        check_choice(f"{path}.pooling", self.pooling, POOLINGS)
-        for name, least in (("weight", 0), ("bound", 0), ("hidden", 1), ("derangements", 1)):
-            check_number(f"{path}.{name}", getattr(self, name), least=least)
-        check_number(f"{path}.rate", self.rate, above=0, most=1)
 
 
 @OBJECTIVE.kind("mine", MineOptions)
@@ -126,13 +111,9 @@ def build_mine(options: MineOptions, context: BuildContext) -> MineAlignment:
 @dataclass
 class InfonceOptions:
     kind: str = option("infonce", "mean prefix token and mean input embedding of the report told apart by studies (CG-VLM)")
-    weight: float = option(0.1, "factor in the total loss")
-    temperature: float = option(0.1, "of the cosines")
+    weight: float = option(0.1, "factor in the total loss", least=0)
+    temperature: float = option(0.1, "of the cosines", above=0)
     gather: bool = option(True, "the studies of all processes' micro-batches together; false: each process for itself")
-
-    def check(self, path: str) -> None:
-        check_number(f"{path}.weight", self.weight, least=0)
-        check_number(f"{path}.temperature", self.temperature, above=0)
 
 
 @OBJECTIVE.kind("infonce", InfonceOptions)
@@ -150,11 +131,8 @@ PAIRED = ("contrast", "local_contrast", "masked_image", "masked_words", "prototy
 @dataclass
 class ContrastOptions:
     kind: str = option("contrast", "films and reports told apart by the cosine of their vectors (InfoNCE), both ways")
-    weight: float = option(1.0, "factor in the total loss")
+    weight: float = option(1.0, "factor in the total loss", least=0)
     gather: bool = option(True, "the studies of all processes' micro-batches together; false: each process for itself")
-
-    def check(self, path: str) -> None:
-        check_number(f"{path}.weight", self.weight, least=0)
 
 
 @OBJECTIVE.kind("contrast", ContrastOptions)
@@ -168,15 +146,14 @@ def build_contrast(options: ContrastOptions, context: BuildContext) -> Contrast:
 @dataclass
 class LocalContrastOptions:
     kind: str = option("local_contrast", "films and reports told apart by patches that answer to words (GLoRIA), both ways")
-    weight: float = option(1.0, "factor in the total loss")
+    weight: float = option(1.0, "factor in the total loss", least=0)
     gather: bool = option(True, "the studies of all processes' micro-batches together; false: each process for itself")
-    start: str = option("published", "the three scales at the start: published (1/.07 each) | gloria (4, 5, 10)")
-    chunk: int = option(1 << 23, "word-patch pairs held at a time; more are worked out in pieces and again in the backward pass")
-
-    def check(self, path: str) -> None:
-        check_choice(f"{path}.start", self.start, ("published", "gloria"))
-        check_number(f"{path}.weight", self.weight, least=0)
-        check_number(f"{path}.chunk", self.chunk, least=1)
+    start: str = option(
+        "published", "the three scales at the start: published (1/.07 each) | gloria (4, 5, 10)", choices=("published", "gloria")
+    )
+    chunk: int = option(
+        1 << 23, "word-patch pairs held at a time; more are worked out in pieces and again in the backward pass", least=1
+    )
 
 
 @OBJECTIVE.kind("local_contrast", LocalContrastOptions)
@@ -190,10 +167,7 @@ def build_local_contrast(options: LocalContrastOptions, context: BuildContext) -
 @dataclass
 class MaskedImageOptions:
     kind: str = option("masked_image", "hidden patches of the current frontal film from the seen ones")
-    weight: float = option(1.0, "factor in the total loss")
-
-    def check(self, path: str) -> None:
-        check_number(f"{path}.weight", self.weight, least=0)
+    weight: float = option(1.0, "factor in the total loss", least=0)
 
 
 @OBJECTIVE.kind("masked_image", MaskedImageOptions)
@@ -207,10 +181,7 @@ def build_masked_image(options: MaskedImageOptions, context: BuildContext) -> Ma
 @dataclass
 class MaskedWordsOptions:
     kind: str = option("masked_words", "hidden words of the report from the others and the image")
-    weight: float = option(1.0, "factor in the total loss")
-
-    def check(self, path: str) -> None:
-        check_number(f"{path}.weight", self.weight, least=0)
+    weight: float = option(1.0, "factor in the total loss", least=0)
 
 
 @OBJECTIVE.kind("masked_words", MaskedWordsOptions)
@@ -224,18 +195,12 @@ def build_masked_words(options: MaskedWordsOptions, context: BuildContext) -> Ma
 @dataclass
 class PrototypesOptions:
     kind: str = option("prototypes", "films and reports agree on learned prototypes, without negatives (nCLIP)")
-    weight: float = option(0.5, "factor in the total loss")
-    prototypes: int = option(256, "how many")
-    temperature: float = option(0.1, "of both distributions over them")
-    spread: float = option(1.0, "bonus on the entropy of the mean distribution: all prototypes are used")
-    sharpness: float = option(0.0, "penalty on the mean entropy: each study decides")
+    weight: float = option(0.5, "factor in the total loss", least=0)
+    prototypes: int = option(256, "how many", least=2)
+    temperature: float = option(0.1, "of both distributions over them", above=0)
+    spread: float = option(1.0, "bonus on the entropy of the mean distribution: all prototypes are used", least=0)
+    sharpness: float = option(0.0, "penalty on the mean entropy: each study decides", least=0)
     gather: bool = option(True, "means over the studies of all processes' micro-batches; false: each process for itself")
-
-    def check(self, path: str) -> None:
-        for name in ("weight", "spread", "sharpness"):
-            check_number(f"{path}.{name}", getattr(self, name), least=0)
-        check_number(f"{path}.prototypes", self.prototypes, least=2)
-        check_number(f"{path}.temperature", self.temperature, above=0)
 
 
 @OBJECTIVE.kind("prototypes", PrototypesOptions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rrg.config.ranges import check_number
 from rrg.config.schema import option
 from rrg.errors import UserError
 from rrg.observations.ngrams import MOST, PER_OBSERVATION
@@ -20,13 +19,11 @@ class ObservationOptions:
     ngrams: str = option("", "table of `rrg prepare ngrams`, or ORGan's released JSON file; empty: the model is given no n-grams")
     train: str = option(STORED, "labels of training studies: stored (with the shards) | rules | chexpert | a CSV or label file")
     heldout: str = option("", "labels of validation and test studies: a file of `rrg prepare labels` --from image or retrieved")
-    per_observation: int = option(PER_OBSERVATION, "first n-grams of each labelled observation that are given")
-    most: int = option(MOST, "n-grams of a study")
+    per_observation: int = option(PER_OBSERVATION, "first n-grams of each labelled observation that are given", least=1)
+    most: int = option(MOST, "n-grams of a study", least=1)
     denied: bool = option(True, "denied observations (label 0) bring their n-grams too; false where a file labels all fourteen")
 
     def check(self, path: str) -> None:
-        for name in ("per_observation", "most"):
-            check_number(f"{path}.{name}", getattr(self, name), least=1)
         if not self.train.strip():
             raise UserError(f"{path}.train: empty; write one of {', '.join(OF_REPORTS)}, or a file of labels")
         if self.heldout in OF_REPORTS:

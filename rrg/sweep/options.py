@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, option, section
+from rrg.config.schema import option, section
 from rrg.data.protocols import PROTOCOLS
 from rrg.data.study import SPLITS
 from rrg.errors import UserError, nearest
@@ -21,18 +20,16 @@ class SlurmOptions:
     partition: str = option("", "partition")
     account: str = option("", "account")
     qos: str = option("", "quality of service")
-    nodes: int = option(1, "nodes of a trial")
-    cpus_per_task: int = option(0, "CPUs of a trial on each node")
-    mem_gb: float = option(0.0, "memory on each node, GB")
-    time: int = option(1440, "minutes that one job may take; a trial that needs more goes on in the next")
-    warning: int = option(180, "seconds before the end at which a trial is told to write a checkpoint")
-    timeouts: int = option(20, "how often a trial may reach the end of its time and go on")
+    nodes: int = option(1, "nodes of a trial", least=1)
+    cpus_per_task: int = option(0, "CPUs of a trial on each node", least=0)
+    mem_gb: float = option(0.0, "memory on each node, GB", least=0)
+    time: int = option(1440, "minutes that one job may take; a trial that needs more goes on in the next", least=1)
+    warning: int = option(180, "seconds before the end at which a trial is told to write a checkpoint", least=5)
+    timeouts: int = option(20, "how often a trial may reach the end of its time and go on", least=0)
     setup: list[str] = option([], "shell lines before the trial, for example `module load cuda`")
     more: dict[str, Any] = option({}, "further options of sbatch by their long names, for example {constraint: a100}")
 
     def check(self, path: str) -> None:
-        for name, least in (("nodes", 1), ("cpus_per_task", 0), ("mem_gb", 0), ("time", 1), ("warning", 5), ("timeouts", 0)):
-            check_number(f"{path}.{name}", getattr(self, name), least=least)
         if self.warning >= 60 * self.time:
             raise UserError(f"{path}.warning: {self.warning} s is not before the end of a job of {path}.time={self.time} minutes")
 
@@ -41,16 +38,13 @@ class SlurmOptions:
 class AfterTraining:
     """What is done with a trained trial."""
 
-    splits: list[str] = option(["val"], "reports are written for these splits, and scored: val | test | train")
-    protocols: list[str] = option([], "scoring protocols; none: the recipe's score.protocol")
-    controls: list[str] = option([], "the same with other films, as controls: shuffled | blank")
+    splits: list[str] = option(["val"], "reports are written for these splits, and scored: val | test | train", choices=SPLITS)
+    protocols: list[str] = option([], "scoring protocols; none: the recipe's score.protocol", choices=PROTOCOLS)
+    controls: list[str] = option([], "the same with other films, as controls: shuffled | blank", choices=CONTROLS)
     metrics: list[str] = option([], "only these metrics; none: all of the protocol")
     checkpoint: str = option("best", "best | last | a step")
 
     def check(self, path: str) -> None:
-        for name, legal in (("splits", SPLITS), ("protocols", tuple(PROTOCOLS)), ("controls", CONTROLS)):
-            for word in getattr(self, name):
-                check_choice(f"{path}.{name}", word, legal)
         if self.metrics:
             from rrg.metrics.registry import METRICS
 
@@ -71,12 +65,14 @@ class Sweep:
     axes: dict[str, Any] = option({}, "dotted key -> list of values; every combination is a cell")
     pairs: list[Any] = option([], "mappings of dotted keys to lists of one length, whose values go together")
     variants: dict[str, Any] = option({}, "name of a cell -> {dotted key: value}; combined with the axes")
-    seeds: list[int] = option([], "every cell is run with each; empty: the recipe's seed")
+    seeds: list[int] = option([], "every cell is run with each; empty: the recipe's seed", least=0)
     then: AfterTraining = section(AfterTraining, "after training: reports and scores")
     best: str = option("bleu_4", "metric by which the best cell is named")
-    parallel: int = option(0, "trials that run at one time; 0: one on a machine of one's own, no limit on Slurm")
-    processes: int = option(0, "processes of a trial on each node; 0: one per GPU, or one")
-    gpus: int = option(-1, "GPUs of a trial on each node; -1: on Slurm none, on a machine of one's own one if it has any")
+    parallel: int = option(0, "trials that run at one time; 0: one on a machine of one's own, no limit on Slurm", least=0)
+    processes: int = option(0, "processes of a trial on each node; 0: one per GPU, or one", least=0)
+    gpus: int = option(
+        -1, "GPUs of a trial on each node; -1: on Slurm none, on a machine of one's own one if it has any", least=-1
+    )
     slurm: SlurmOptions = section(SlurmOptions, "what a job asks of Slurm")
 
     def check(self, path: str) -> None:
@@ -84,8 +80,6 @@ class Sweep:
             raise UserError("recipe: missing; write the recipe that is swept, for example recipe: recipes/r2gengpt_iu")
         if self.name and (self.name != self.name.strip() or "/" in self.name or self.name.startswith(".")):
             raise UserError(f"name: {self.name!r} names a folder; write letters, digits, '_' and '-'")
-        for name, least in (("parallel", 0), ("processes", 0), ("gpus", -1)):
-            check_number(name, getattr(self, name), least=least)
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds: {self.seeds}; the same seed twice is the same trial twice")
         for key, values in self.axes.items():

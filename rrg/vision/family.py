@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rrg.config.context import BuildContext
 from rrg.config.family import Family
 from rrg.config.lora import LoraOptions
-from rrg.config.ranges import check_number
-from rrg.config.schema import check_choice, option, section
+from rrg.config.schema import option, section
 from rrg.errors import UserError
 from rrg.vision.staged_options import ClipResNetOptions, StagedDinov2Options, staged_tower
 
@@ -28,15 +27,31 @@ class EncoderOptions:
 
     gives: ClassVar[tuple[str, ...]] = ("tokens",)
     name: str = option("", "Hugging Face name, local folder, embedded:dinov2-small, or random (with architecture)")
-    train: str = option("frozen", "frozen (shallow) | lora (delta) | adapters (DINOv2: bottlenecks and norms) | full (deep)")
-    adapted_blocks: int | None = option(None, "train: adapters: how many of the last blocks; null is all")
-    tokens: str = option("patches", "patches (no class token) | all | global (one pooled token)")
+    train: str = option(
+        "frozen",
+        "frozen (shallow) | lora (delta) | adapters (DINOv2: bottlenecks and norms) | full (deep)",
+        choices=("frozen", "lora", "adapters", "full"),
+    )
+    adapted_blocks: int | None = option(None, "train: adapters: how many of the last blocks; null is all", least=1)
+    tokens: str = option(
+        "patches", "patches (no class token) | all | global (one pooled token)", choices=("patches", "all", "global")
+    )
     layer: int = option(-1, "hidden state that is handed on; -1 is the last, after the final norm")
-    grid: int | None = option(None, "average-pool the patch tokens to grid x grid; null keeps them all")
-    image_size: int | None = option(None, "side of the square input in pixels; null takes the encoder's own")
-    resize: str | None = option(None, "squash (aspect ratio lost) | shorter_crop | pad; null takes the encoder's own")
-    fill: str = option("black", "resize: pad: colour of the margin: black | mean (the encoder's mean colour, as LLaVA pads)")
-    dtype: str = option("float32", "dtype of frozen weights: float32 | bfloat16 | float16")
+    grid: int | None = option(None, "average-pool the patch tokens to grid x grid; null keeps them all", least=1)
+    image_size: int | None = option(None, "side of the square input in pixels; null takes the encoder's own", least=1)
+    resize: str | None = option(
+        None,
+        "squash (aspect ratio lost) | shorter_crop | pad; null takes the encoder's own",
+        choices=("squash", "shorter_crop", "pad"),
+    )
+    fill: str = option(
+        "black",
+        "resize: pad: colour of the margin: black | mean (the encoder's mean colour, as LLaVA pads)",
+        choices=("black", "mean"),
+    )
+    dtype: str = option(
+        "float32", "dtype of frozen weights: float32 | bfloat16 | float16", choices=("float32", "bfloat16", "float16")
+    )
     architecture: dict[str, Any] = option({}, "name: random: arguments of the transformers configuration")
     cache: str = option(
         "", "frozen encoders: folder of cached features (auto: beside the shards); empty computes them every time"
@@ -44,16 +59,8 @@ class EncoderOptions:
     lora: LoraOptions = section(LoraOptions, "used with train: lora; empty targets are query and value projections")
 
     def check(self, path: str) -> None:
-        check_choice(f"{path}.train", self.train, ("frozen", "lora", "adapters", "full"))
         if self.train == "adapters" and self.kind != "dinov2":  # type: ignore[attr-defined]
             raise UserError(f"{path}.train: adapters are for kind dinov2 and mrm; write frozen, lora or full")
-        if self.adapted_blocks is not None:
-            check_number(f"{path}.adapted_blocks", self.adapted_blocks, least=1)
-        check_choice(f"{path}.tokens", self.tokens, ("patches", "all", "global"))
-        if self.resize is not None:
-            check_choice(f"{path}.resize", self.resize, ("squash", "shorter_crop", "pad"))
-        check_choice(f"{path}.fill", self.fill, ("black", "mean"))
-        check_choice(f"{path}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         if not self.name:
             raise UserError(f"{path}.name: empty; write a Hugging Face name, a local folder, embedded:dinov2-small, or random")
         if self.cache and self.train != "frozen":
@@ -102,19 +109,18 @@ class MrmOptions:
     gives: ClassVar[tuple[str, ...]] = ("a record",)
     kind: str = option("mrm", "the ViT of masked record modelling, with the record's four films as streams (ALTA)")
     name: str = option("", "path of the published MRM checkpoint (.pth or .safetensors), or random")
-    train: str = option("adapters", "adapters (with norms and tokens, as published) | full | frozen")
-    mask_ratio: float = option(0.75, "share of the patches that training hides, of every film by itself")
+    train: str = option(
+        "adapters", "adapters (with norms and tokens, as published) | full | frozen", choices=("adapters", "full", "frozen")
+    )
+    mask_ratio: float = option(0.75, "share of the patches that training hides, of every film by itself", least=0, below=1)
     missing: str = option(
-        "release", "absent films: release (a zero token, counted in the mean) | learned (a trained token, not counted)"
+        "release",
+        "absent films: release (a zero token, counted in the mean) | learned (a trained token, not counted)",
+        choices=("release", "learned"),
     )
     architecture: dict[str, Any] = option({}, "sizes that differ from the published ones: width, depth, heads, image_size, …")
 
     def check(self, path: str) -> None:
-        check_choice(f"{path}.train", self.train, ("adapters", "full", "frozen"))
-        check_choice(f"{path}.missing", self.missing, ("release", "learned"))
-        check_number(f"{path}.mask_ratio", self.mask_ratio, least=0)
-        if self.mask_ratio >= 1:
-            raise UserError(f"{path}.mask_ratio: {self.mask_ratio} hides every patch; write a share below 1")
         if not self.name:
             raise UserError(f"{path}.name: empty; write the path of the published MRM checkpoint, or random")
 

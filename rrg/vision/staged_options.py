@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rrg.config.context import BuildContext
-from rrg.config.schema import check_choice, option
+from rrg.config.schema import option
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,19 +19,21 @@ class StagedOptions:
 
     gives: ClassVar[tuple[str, ...]] = ("tokens", "stages")
     name: str = option("", "the tower's weights")
-    train: str = option("frozen", "frozen; what is trained in a staged tower is the connector's")
-    image_size: int | None = option(None, "side of the square input in pixels; null takes the tower's own")
-    resize: str | None = option(None, "squash (aspect ratio lost) | shorter_crop | pad; null takes the tower's own")
-    dtype: str = option("float32", "dtype of the weights: float32 | bfloat16 | float16")
+    train: str = option("frozen", "frozen; what is trained in a staged tower is the connector's", choices=("frozen",))
+    image_size: int | None = option(None, "side of the square input in pixels; null takes the tower's own", least=1)
+    resize: str | None = option(
+        None,
+        "squash (aspect ratio lost) | shorter_crop | pad; null takes the tower's own",
+        choices=("squash", "shorter_crop", "pad"),
+    )
+    dtype: str = option(
+        "float32", "dtype of the weights: float32 | bfloat16 | float16", choices=("float32", "bfloat16", "float16")
+    )
     cache: str = option(
         "", "folder where the first stage's tokens are kept (auto: beside the shards); empty computes them every time"
     )
 
     def check(self, path: str) -> None:
-        check_choice(f"{path}.train", self.train, ("frozen",))
-        check_choice(f"{path}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
-        if self.resize is not None:
-            check_choice(f"{path}.resize", self.resize, ("squash", "shorter_crop", "pad"))
         if not self.name:
             raise UserError(f"{path}.name: empty; write a file in OpenAI's layout, random:tiny, or for DINOv2 its name")
 
@@ -46,9 +48,9 @@ class ClipResNetOptions(StagedOptions):
 class StagedDinov2Options(StagedOptions):
     kind: str = option("staged_dinov2", "DINOv2 in three groups of layers: a stand-in for CLIP's residual network")
     name: str = option("embedded:dinov2-small", "Hugging Face name, local folder, embedded:dinov2-small, or random:NAME")
-    stages: list[int] = option([4, 8, 12], "layers after which the three stages end")
+    stages: list[int] = option([4, 8, 12], "layers after which the three stages end", least=1)
     grid: int | None = option(
-        None, "average-pool the patch tokens to grid x grid at the end of the first stage; null keeps them all"
+        None, "average-pool the patch tokens to grid x grid at the end of the first stage; null keeps them all", least=1
     )
 
 

@@ -268,7 +268,7 @@ def test_the_mean_of_tokens():
         ({"adapter_groups": 0}, r"connector\.adapter_groups: 0"),
         ({"code_width": 0}, r"connector\.code_width: 0"),
         ({"temperature": 0.0}, r"connector\.temperature: 0\.0"),
-        ({"dropout": 1.0}, r"connector\.dropout: 1\.0; write a probability"),
+        ({"dropout": 1.0}, r"connector\.dropout: 1\.0 is not below 1; write a number from 0 to below 1"),
         ({"project": "before"}, r"connector\.project: 'before' is none of each, after"),
         ({"ngram_reading": "mean"}, r"connector\.ngram_reading: 'mean' is none of embedding, hidden"),
         ({"feedforward": -1}, r"connector\.feedforward: -1"),

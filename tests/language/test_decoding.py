@@ -2,6 +2,7 @@
 
 import pytest
 
+from rrg.config.schema import typed
 from rrg.errors import UserError
 from rrg.language.decoding import Decoding
 
@@ -11,8 +12,8 @@ from rrg.language.decoding import Decoding
     [
         ({"num_beams": 0}, "num_beams: 0 is below 1"),
         ({"min_new_tokens": 5, "max_new_tokens": 4}, "min_new_tokens 5 and max_new_tokens 4"),
-        ({"min_new_tokens": -1}, "0 <= min <= max"),
-        ({"min_new_tokens": 0, "max_new_tokens": 0}, "max_new_tokens 0"),
+        ({"min_new_tokens": -1}, "min_new_tokens: -1 is below 0"),
+        ({"min_new_tokens": 0, "max_new_tokens": 0}, "max_new_tokens: 0 is below 1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty"),
         ({"do_sample": True, "temperature": 0.0}, "temperature"),
         ({"do_sample": True, "top_p": 0.0}, "top_p"),
@@ -24,7 +25,7 @@ from rrg.language.decoding import Decoding
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(UserError, match=message) as caught:
-        Decoding(**settings).check("generate")
+        typed(Decoding, settings, "generate")
     assert str(caught.value).startswith("generate")
 
 
