@@ -37,6 +37,7 @@ class Replicas:
         self._prepare()
 
     def _prepare(self) -> None:
+        leave_alone(self.model)
         self._wrapped = self._accelerator.prepare_model(self.model)
 
     # -- a step ---------------------------------------------------------------------------------------------------------------
@@ -112,3 +113,12 @@ class Replicas:
         from torch.nn.parallel import DistributedDataParallel
 
         return self.world == 1 or isinstance(self._wrapped, DistributedDataParallel)
+
+
+def leave_alone(model: nn.Module) -> None:
+    """Let DDP send no frozen weights from rank 0 to all when it starts.
+
+    They are equal already, as their digests tell, and whoever writes into the pages of a weight file gets a copy of them.
+    """
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)

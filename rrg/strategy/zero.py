@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ from rrg.language.causal import CausalLanguage
 from rrg.strategy.moments import moments_of, named_parameters
 from rrg.strategy.replicas import Replicas
 from rrg.strategy.root import Root
+from rrg.strategy.staging import Staging
 from rrg.strategy.units import ends
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ class Zero2(Replicas):
         self.optimizer.state.clear()  # it belongs to parameters that DeepSpeed replaces by pieces of flat ones
         self._shard()
         self._accelerator.deepspeed_engine_wrapped = None  # of a stage before this one
-        self._engine: Any = self._accelerator.prepare(Root(self.model), self.optimizer)[0]
+        with _left_alone(self.model):
+            self._engine: Any = self._accelerator.prepare(Root(self.model), self.optimizer)[0]
         self._zero: Any = self._engine.optimizer
         if moments:
             self._set_moments(moments)
@@ -162,19 +164,19 @@ class Zero3(Zero2):
 
     def _shard(self) -> None:
         """Module by module, each from a copy of its weights: DeepSpeed writes into what it is given, and those are pages of the
-        weight files that all processes of a machine share."""
+        weight files that all processes of a machine share. On a GPU the copy is the one there."""
         import deepspeed
 
         config = self._accelerator.state.deepspeed_plugin.deepspeed_config
         # Vectors (norms, biases) are not worth a message each time they are used; DeepSpeed's own bound is a number of elements.
         vectors = int(sum(parameter.numel() for parameter in self.model.parameters()) * NEGLIGIBLE)
         config["zero_optimization"].setdefault("stage3_param_persistence_threshold", vectors)
-        for module in reversed(list(self.model.modules())):
-            own = [p for p in module.parameters(recurse=False) if not hasattr(p, "ds_id")]
-            for parameter in own:
-                parameter.data = parameter.data.clone()
-            if own:
-                deepspeed.zero.Init(module=nn.ParameterList(own), config_dict_or_path=config)
+        modules = list(_own_parameters(self.model))
+        staging = Staging(modules) if self._accelerator.device.type == "cpu" else None
+        for own in modules:
+            if staging is not None:
+                staging.move_in(own)
+            deepspeed.zero.Init(module=nn.ParameterList(own), config_dict_or_path=config)
 
     def _keep_gathered(self) -> None:
         """What is read outside the forward pass of its own module must never be away; so must what is trained, for its gradient
@@ -242,6 +244,32 @@ class Zero3(Zero2):
     def _at_most(self, parameter: Any) -> int:
         kept = parameter.ds_numel if parameter.ds_persist else 0
         return int(kept + -(-parameter.ds_numel // self.world)) * int(parameter.element_size())
+
+
+@contextmanager
+def _left_alone(model: nn.Module) -> Iterator[None]:
+    """Let DeepSpeed send no frozen weights from rank 0 to all when it starts, as with DDP.
+
+    It leaves out what bears the mark of its own quantised layers.
+    """
+    frozen: list[Any] = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.ds_optim_param = True
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            del parameter.ds_optim_param
+
+
+def _own_parameters(model: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """The parameters of each module without those of modules inside it, last module first; a shared one comes up once."""
+    seen: set[nn.Parameter] = set()
+    for module in reversed(list(model.modules())):
+        own = [parameter for parameter in module.parameters(recurse=False) if parameter not in seen]
+        seen.update(own)
+        if own:
+            yield own
 
 
 def _trains_all(model: Any) -> bool:

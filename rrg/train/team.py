@@ -129,6 +129,8 @@ def start(threads: int = 0, hang_seconds: float = 0, strategy: str = "") -> Team
             f"({accelerator.distributed_type.value}): each would train alone on all the data. Start with `torchrun "
             "--nproc-per-node N launcher/train.py …` or `accelerate launch --config_file configs/accelerate/….yaml`"
         )
+    if not has_gpu:  # it says cpu:RANK, and to move weights there from the pages of their file copies them
+        accelerator.state.device = torch.device("cpu")
     return Team(accelerator)
 
 
