@@ -95,7 +95,7 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
             if fault in _REFUSALS or not path.is_file():
                 return self._refuse(*_REFUSALS.get(fault, (404, {})))
             if fault == "stall":
-                server.closing.wait(60)
+                server.closing.wait()
                 self.close_connection = True
                 return None
             if fault == "reset":
@@ -125,7 +125,7 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
             self.wfile.flush()
             if fault == "lying":
-                server.closing.wait(60)
+                server.closing.wait()
                 self.close_connection = True
 
         def _refuse(self, status: int, headers: dict[str, str]) -> None:
@@ -164,7 +164,7 @@ def _answer(data: bytes, byte_range: str, fault: str) -> tuple[int, dict[str, st
     return 206, {"Content-Range": f"bytes {start}-{end - 1}/{total}"}, data[start:end]
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 900) -> None:
     """Wait for a condition. Fails the test where it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():

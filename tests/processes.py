@@ -16,7 +16,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # One server imports the heavy modules once; every run is a fork of it, in a process that SIGKILL can end.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["rrg.train.loop", "rrg.train.inference", "transformers.models.llama.modeling_llama", "peft"])
+_CONTEXT.set_forkserver_preload(
+    [
+        "rrg.train.loop",
+        "rrg.train.inference",
+        "rrg.vision.encoders",
+        "transformers.models.llama.modeling_llama",
+        "peft",
+        "torch.utils.tensorboard",
+    ]
+)
 
 
 # Limits that a hang runs into, and no machine that is merely slow.
@@ -26,7 +35,7 @@ SECONDS = 900.0
 def until(
     met: Callable[[], object], alive: Callable[[], bool] = lambda: True, said: Callable[[], str] = str, seconds: float = SECONDS
 ) -> None:
-    """Wait for something to be so. Fails the test, with what was `said`, where nobody is `alive` to do it or it takes for ever."""
+    """Wait for something to be so. Fails the test, with what was `said`, where nobody is `alive` to do it or a hang is sure."""
     end = time.monotonic() + seconds
     while not met():
         going = alive()

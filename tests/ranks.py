@@ -14,7 +14,6 @@ from tests.ports import free_port
 from tests.processes import _CONTEXT, SECONDS, events, until
 from tests.refusal import Outcome, _run
 
-
 _Inject = list[Callable[[], None]]
 
 
@@ -25,7 +24,7 @@ def _injected(arguments: list[str], folder: str, number: int, environment: dict[
 
 
 def sign_what_is_heard(signs: Path) -> None:
-    """In a rank: a file says when the lookout knows the step of rank K (`of_K`), and when rank K knows that of rank 0 (`at_K`)."""
+    """In a rank: a file says when the lookout knows the step of rank K (`of_K`), and rank K that of rank 0 (`at_K`)."""
     from rrg.train.lookout import Lookout
     from rrg.train.watchdog import Watchdog
 

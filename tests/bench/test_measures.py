@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -25,13 +24,12 @@ from rrg.shards.reader import ShardSet
 class Two:
     """Two batches of three films in two studies; says when it was called."""
 
-    def __init__(self, name, said, seconds=0.0):
-        self.name, self.said, self.seconds = name, said, seconds
+    def __init__(self, name, said):
+        self.name, self.said = name, said
 
     def __call__(self, number):
         self.said.append(f"{self.name}{number}")
         for _ in range(2):
-            time.sleep(self.seconds)
             yield type("B", (SimpleNamespace,), {"__len__": lambda self: 2})(
                 view_mask=torch.tensor([[True, True], [True, False]])
             )
@@ -46,11 +44,14 @@ def test_turns_alternate_after_an_untimed_pass_of_each():
     }
 
 
-def test_a_turn_is_whole_passes_for_the_time_asked():
+def test_a_turn_is_whole_passes_for_the_time_asked(monkeypatch):
+    """By a clock on which every pass takes four seconds, and one of computing."""
     said = []
-    (turn,) = take_turns({"a": Two("a", said, 0.01)}, 1, seconds=0.09)["a"]
-    assert turn.seconds >= 0.09 and turn.films == 6 * (len(said) - 1) and turn.films >= 12
-    assert turn.rate == turn.films / turn.seconds and turn.cpu_seconds < turn.seconds
+    clock = SimpleNamespace(perf_counter=lambda: 4.0 * len(said), process_time=lambda: 1.0 * len(said))
+    monkeypatch.setattr("rrg.bench.turns.time", clock)
+    (turn,) = take_turns({"a": Two("a", said)}, 1, seconds=9.0)["a"]
+    assert turn.seconds == 12.0 and turn.films == 6 * (len(said) - 1) == 18
+    assert turn.rate == 1.5 and turn.cpu_seconds == 3.0
 
 
 def test_ratios_are_taken_turn_by_turn():

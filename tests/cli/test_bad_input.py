@@ -342,7 +342,7 @@ def test_the_installed_command_answers_as_the_module_does(tmp_path):
     for words in ([], ["train", "tiny/r2gengpt_iu", "train.lrr=1"]):
         command = [sys.executable, "-m", "rrg.cli", *words]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1) and done.stderr.startswith("rrg: ")
 
 

@@ -221,7 +221,7 @@ def test_open_i_with_two_workers(tmp_path):
         str(tmp_path / "out"),
         *words,
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "writing shards: 60 of 60 studies" in done.stderr
     assert len(stored(tmp_path / "out")) == 60

@@ -63,7 +63,7 @@ def kill(process: subprocess.Popen[bytes], whole: bool) -> None:
     """SIGKILL to the command, or to it and its workers at once; then none of them is left."""
     (os.killpg if whole else os.kill)(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 900
     while True:
         try:
             os.killpg(process.pid, 0)

@@ -78,9 +78,9 @@ def test_of_two_processes_the_first_writer_wins_and_both_read_its_tokenizer(tmp_
     processes = [context.Process(target=_keep, args=(folder, ready, results)) for _ in range(2)]
     for process in processes:
         process.start()
-    vocabularies = [results.get(timeout=60) for _ in processes]
+    vocabularies = [results.get(timeout=900) for _ in processes]
     for process in processes:
-        process.join(60)
+        process.join(900)
         assert process.exitcode == 0
     assert vocabularies[0] == vocabularies[1]
     assert [path.name for path in folder.parent.iterdir()] == ["tokenizer"]

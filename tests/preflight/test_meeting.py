@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import socket
-import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,22 +13,17 @@ from rrg.errors import UserError
 from rrg.preflight.machine import Wishes
 from rrg.preflight.meeting import check
 from rrg.preflight.topology import Topology
-from tests.processes import _CONTEXT
+from tests.ports import free_port
+from tests.processes import _CONTEXT, SECONDS, until
 from tests.refusal import call, refused
 
 NAMES = ("localhost", "127.0.0.1", "127.0.0.2")
 
 
-def free_port():
-    with socket.socket() as held:
-        held.bind(("", 0))
-        return held.getsockname()[1]
-
-
-def node(number, port, folder, wishes, stop_after):
+def node(number, port, folder, wishes, inject):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    if stop_after is not None:  # the machine freezes
-        threading.Timer(stop_after, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+    if inject is not None:
+        inject()
     try:
         report = check(Topology(NAMES, number, 1, port, "test"), wishes)
         text = "" if report is None else json.dumps(report.record())
@@ -38,32 +33,30 @@ def node(number, port, folder, wishes, stop_after):
     os._exit(0)
 
 
-def meet(folder, wishes, numbers=(0, 1, 2), stop_after=None):
-    """Start the nodes; the report, and what the others left."""
-    port = free_port()
-    processes = {
-        number: _CONTEXT.Process(
-            target=node,
-            args=(number, port, str(folder), wishes.get(number, wishes[0]), stop_after if number == 2 else None),
-        )
-        for number in numbers
-    }
-    for process in processes.values():
+def meet(folder, wishes, inject=None, hangs=()):
+    """The report of three nodes, of which some hang."""
+    port, inject = free_port(), inject or {}
+    processes = [
+        _CONTEXT.Process(target=node, args=(number, port, str(folder), wishes.get(number, wishes[0]), inject.get(number)))
+        for number in range(3)
+    ]
+    for process in processes:
         process.start()
-    processes[0].join(120)
-    for process in processes.values():
-        process.join(5 if process is processes.get(2) and stop_after else 20)
-    frozen = [process for process in processes.values() if process.exitcode is None]
-    for process in frozen:
+    ended = [process for number, process in enumerate(processes) if number not in hangs]
+    for process in ended:
+        process.join(SECONDS)
+    codes = [process.exitcode for process in ended]
+    for process in processes:
         process.kill()
-    return json.loads((folder / "0").read_text()), len(frozen)
+    assert codes == [0] * len(ended)
+    return json.loads((folder / "0").read_text())
 
 
 @pytest.mark.multiprocess
 def test_all_well_with_every_link_measured(drawn_shards, tmp_path):
     wishes = Wishes(output=str(tmp_path / "runs" / "a"), shards=str(drawn_shards), size=2**20)
-    report, frozen = meet(tmp_path, {0: wishes})
-    assert report["code"] == 0 and not frozen and [f for f in report["findings"] if f["grade"] == "bad"] == []
+    report = meet(tmp_path, {0: wishes})
+    assert report["code"] == 0 and [f for f in report["findings"] if f["grade"] == "bad"] == []
     assert sorted(report["facts"]) == ["0", "1", "2"] and not (tmp_path / "runs").exists()
     assert all(facts["write"] > 0 and facts["read"] > 0 and facts["shards"] for facts in report["facts"].values())
     for number, links in report["links"].items():
@@ -71,25 +64,47 @@ def test_all_well_with_every_link_measured(drawn_shards, tmp_path):
         assert all(speed > 0 for speed in links["pairs"].values())
 
 
+def wait_until_the_third_hangs():
+    """On the first node: it is given up a second after it began to hang and the others came, however slow they are."""
+    from rrg.preflight import meeting
+
+    gathered = meeting._gathered
+
+    def patient(store, what, nodes, deadline):
+        if what == "facts":
+            until(lambda: store.check(["facts/0", "facts/1", "at/2"]) and store.get("at/2") == b"shards")
+            deadline = time.monotonic() + 1
+        return gathered(store, what, nodes, deadline)
+
+    meeting._gathered = patient
+
+
 @pytest.mark.multiprocess
 def test_a_node_whose_disk_hangs_is_named_with_what_it_was_doing(drawn_shards, tmp_path):
     hanging = tmp_path / "hanging"
     hanging.mkdir()
     os.mkfifo(hanging / "manifest.json")
-    quick = Wishes(shards=str(drawn_shards), size=2**16, seconds=10)
-    report, frozen = meet(tmp_path, {0: quick, 1: quick, 2: Wishes(shards=str(hanging), size=2**16, seconds=10)})
-    assert report["code"] == 1 and frozen == 1
+    wishes = {number: Wishes(shards=str(drawn_shards), size=2**16, seconds=600) for number in range(2)}
+    wishes[2] = Wishes(shards=str(hanging), size=2**16, seconds=600)
+    report = meet(tmp_path, wishes, {0: wait_until_the_third_hangs}, hangs=(2,))
+    assert report["code"] == 1
     bad = [finding for finding in report["findings"] if finding["grade"] == "bad"]
-    assert [(f["node"], f["text"]) for f in bad] == [(NAMES[2], "did not come within 10 s; it was last at: shards")]
+    assert [(f["node"], f["text"]) for f in bad] == [(NAMES[2], "did not come within 600 s; it was last at: shards")]
     assert report["links"]["0"]["pairs"]["1"] > 0 and sorted(report["links"]) == ["0", "1"]  # the others measured theirs
+
+
+def freeze_before_links():
+    """The machine freezes when it has joined the others."""
+    from rrg.preflight import meeting
+
+    meeting.measure = lambda *arguments: os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @pytest.mark.multiprocess
 @pytest.mark.slow
 def test_a_node_that_freezes_while_links_are_measured(tmp_path):
-    wishes = Wishes(size=2**28, seconds=20)  # long transfers, so that it freezes within them
-    report, frozen = meet(tmp_path, {0: wishes}, stop_after=4.0)
-    assert report["code"] == 1 and frozen == 1
+    report = meet(tmp_path, {0: Wishes(size=2**16, seconds=12)}, {2: freeze_before_links}, hangs=(2,))
+    assert report["code"] == 1
     assert NAMES[2] in {finding["node"] for finding in report["findings"] if finding["grade"] == "bad"}
 
 

@@ -147,7 +147,7 @@ def test_the_bound_holds_at_every_moment_for_all_processes(tmp_path):
         while not all(future.done() for future in working):
             most = max(most, held(tmp_path))
         assert [future.result() for future in working] == [0, 0, 0]
-    assert 0 < most <= limit
+    assert 0 < max(most, held(tmp_path)) <= limit
     assert not [name for name in blocks(tmp_path) if name.endswith(".part")]
 
 
@@ -194,11 +194,11 @@ def test_a_claim_is_one_s_and_ends_with_its_process(tmp_path):
     def hold() -> None:
         with cache.claim(key(1)):
             held_by_child.set()
-            time.sleep(60)
+            time.sleep(6000)
 
     child = FORK.Process(target=hold)
     child.start()
-    assert held_by_child.wait(30)
+    assert held_by_child.wait(900)
     with cache.claim(key(1)) as mine:
         assert not mine
     child.kill()
@@ -211,7 +211,7 @@ def test_a_claim_does_not_live_on_in_a_forked_child(tmp_path):
     cache = BlockCache(tmp_path, BLOCK)
     with cache.claim(key(1)) as mine:
         assert mine
-        child = FORK.Process(target=time.sleep, args=(60,))
+        child = FORK.Process(target=time.sleep, args=(6000,))
         child.start()
     try:
         with cache.claim(key(1)) as mine:
@@ -239,7 +239,7 @@ def server(folder):
 
 @pytest.fixture
 def reading(tmp_path) -> Reading:
-    return Reading(str(tmp_path / "cache"), timeout=20, retries=2, block_bytes=BLOCK)
+    return Reading(str(tmp_path / "cache"), timeout=120, retries=2, block_bytes=BLOCK)
 
 
 def _read_all(split: ShardSet, seed: int = 0) -> list[object]:

@@ -8,7 +8,6 @@ import pickle
 import random
 import shutil
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -29,7 +28,8 @@ from tests.fault_server import FaultServer
 
 BLOCK = 4096  # a shard of these tests is some eight blocks
 PASSING = ("slow", "stall", "reset", "error", "busy", "truncate", "short", "lying", "corrupt", "shifted")
-REFUSED = ("missing", "denied")
+SILENT = ("stall", "lying")  # known by the clock alone
+LONG = 120.0  # seconds that no working server is late by
 
 
 @pytest.fixture(autouse=True)
@@ -58,12 +58,17 @@ def server(folder):
 
 @pytest.fixture
 def reading(tmp_path) -> Reading:
-    return Reading(str(tmp_path / "cache"), timeout=0.5, retries=2, block_bytes=BLOCK)
+    return Reading(str(tmp_path / "cache"), timeout=LONG, retries=2, block_bytes=BLOCK)
 
 
 @pytest.fixture
 def direct(tmp_path) -> Reading:
-    return Reading(cache_bytes=0, timeout=0.5, retries=2)
+    return Reading(cache_bytes=0, timeout=LONG, retries=2)
+
+
+def patient(how: Reading, fault: str) -> Reading:
+    """One that outlasts `fault`, and a server that is slow besides."""
+    return replace(how, timeout=0.5, retries=60) if fault in SILENT else how
 
 
 def shuffled(count: int, seed: int = 0) -> list[int]:
@@ -148,7 +153,7 @@ def test_traffic_adds_up():
 @pytest.mark.parametrize("cached", [True, False], ids=["cached", "direct"])
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_passes_is_tried_again(server, reading, direct, clean, fault, cached):
-    split = ShardSet(server.url, "train", reading if cached else direct)
+    split = ShardSet(server.url, "train", patient(reading if cached else direct, fault))
     for index in (2, 9, 14):
         server.misbehave(fault, only=".tar", times=2 if fault not in ("stall", "lying", "corrupt") else 1)
         assert split.read(index) == clean[index]
@@ -163,7 +168,7 @@ def test_what_passes_is_tried_again(server, reading, direct, clean, fault, cache
 def test_opening_survives_faults_too(server, reading, clean, fault):
     for only in (".index.jsonl",) if fault in ("corrupt", "short") else ("manifest.json", ".index.jsonl", ".tar"):
         server.misbehave(fault, only=only, times=1)
-        assert ShardSet(server.url, "val", reading).ids
+        assert ShardSet(server.url, "val", patient(reading, fault)).ids
         shutil.rmtree(reading.cache_dir)
 
 
@@ -180,10 +185,12 @@ def test_a_read_that_fails_for_good_is_one_damaged_sample(server, reading, direc
         if index not in lost:
             assert split.read(index) == clean[index]
             continue
-        started = time.monotonic()
+        before = len(server.log)
+        split._storage._patience = Patience(0.5 if fault in SILENT else LONG, 2)
         with pytest.raises(DamagedSample) as caught:
             split.read(index)
-        assert time.monotonic() - started < 4 * split._storage._patience.longest  # bounded, on a busy machine too
+        split._storage._patience = Patience(LONG, 2)
+        assert len(server.log) - before <= 16  # each bounded: three for the block, one for some before it, and all once more
         assert (caught.value.study, caught.value.shard) == (clean[index].study.id, "train-000001.tar")
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 (as a data loader does)
     assert split.traffic.failures == (0 if fault == "corrupt" else len(lost))
@@ -209,14 +216,13 @@ def test_what_cannot_pass_is_said_at_once(server, reading, direct, fault, said):
     "fault", ["stall", "reset", "error", "truncate", "short", "lying", "corrupt", "missing", "denied", "whole"]
 )
 @pytest.mark.parametrize("only", ["manifest.json", ".index.jsonl", ".tar"])
-def test_opening_what_cannot_be_read_is_one_line(server, direct, fault, only):
+def test_opening_what_cannot_be_read_is_one_line(server, fault, only):
     if (only == ".tar" and fault in ("truncate", "short", "lying", "corrupt")) or (only != ".tar" and fault == "whole"):
         return  # the bytes of tars are not read yet; a whole file is asked for whole
     server.misbehave(fault, only=only)
-    started = time.monotonic()
     with pytest.raises(UserError) as caught:
-        ShardSet(server.url, "train", direct)
-    assert time.monotonic() - started < 20
+        ShardSet(server.url, "train", Reading(cache_bytes=0, timeout=0.5 if fault in SILENT else LONG, retries=2))
+    assert max(Counter(server.asked()).values()) <= 6  # three attempts; within each a connection that was reset is opened again
     assert server.url in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -235,10 +241,8 @@ def test_a_server_that_is_gone_costs_its_patience_once(server, direct, clean):
 
 
 def test_nobody_listens():
-    started = time.monotonic()
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/x/manifest\.json cannot be read: .*after 3 attempts"):
-        ShardSet("http://127.0.0.1:9/x", "train", Reading(cache_bytes=0, timeout=1, retries=2))
-    assert time.monotonic() - started < 20
+        ShardSet("http://127.0.0.1:9/x", "train", Reading(cache_bytes=0, timeout=LONG, retries=2))
 
 
 @pytest.mark.parametrize(
@@ -291,7 +295,7 @@ def as_it_is(sample: Sample) -> Sample:
 def test_forked_loader_workers(server, reading, clean):
     from torch.utils.data import DataLoader
 
-    split = ShardSet(server.url, "train", replace(reading, timeout=20))
+    split = ShardSet(server.url, "train", reading)
     assert split.read(0) == clean[0]  # a connection is open now, and an event loop runs
     order = shuffled(len(clean))
     loader = DataLoader(
@@ -304,7 +308,7 @@ def test_forked_loader_workers(server, reading, clean):
 
 
 def test_spawned_workers(server, reading, clean):
-    split = ShardSet(server.url, "train", replace(reading, timeout=20))
+    split = ShardSet(server.url, "train", reading)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert list(pool.map(split.read, range(len(clean)))) == clean
 
@@ -315,7 +319,7 @@ def _read_all(split: ShardSet) -> list[Sample]:
 
 def test_several_processes_fetch_each_block_once(server, reading, clean):
     """All begin at the same moment with the same studies: while one fetches, the others wait for its block."""
-    split = ShardSet(server.url, "train", replace(reading, timeout=20))
+    split = ShardSet(server.url, "train", reading)
     server.misbehave("slow", only=".tar")
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("fork")) as pool:
         for found in [pool.submit(_read_all, split) for _ in range(3)]:
@@ -324,7 +328,7 @@ def test_several_processes_fetch_each_block_once(server, reading, clean):
 
 
 def test_threads_and_forks_together(server, reading, clean):
-    split = ShardSet(server.url, "train", replace(reading, timeout=20))
+    split = ShardSet(server.url, "train", reading)
     wrong: list[object] = []
     stop = threading.Event()
 
@@ -340,7 +344,7 @@ def test_threads_and_forks_together(server, reading, clean):
         for _ in range(5):
             child = multiprocessing.get_context("fork").Process(target=_read_all, args=(split,))
             child.start()
-            child.join(60)
+            child.join(900)
             assert child.exitcode == 0
     finally:
         stop.set()

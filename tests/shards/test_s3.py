@@ -59,7 +59,7 @@ def bucket(endpoint, folder, monkeypatch) -> str:
 
 @pytest.fixture
 def reading(tmp_path) -> Reading:
-    return Reading(str(tmp_path / "cache"), timeout=20, retries=1, block_bytes=8192)
+    return Reading(str(tmp_path / "cache"), timeout=120, retries=1, block_bytes=8192)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_bucket_reads_as_the_folder_does(bucket, reading, clean, folder):
     order = random.Random(2).sample(range(len(clean)), len(clean))
     assert [split.read(index) for index in order] == [clean[index] for index in order]
     assert split.traffic.sequential_fraction > 0.9 and split.traffic.failures == 0
-    direct = ShardSet(bucket, "train", Reading(cache_bytes=0, timeout=20, retries=1))
+    direct = ShardSet(bucket, "train", Reading(cache_bytes=0, timeout=120, retries=1))
     assert [direct.study(index) for index in order] == [clean[index].study for index in order]
     report = verify_shards(bucket)
     assert report.ok and not report.notes  # a bucket can be listed

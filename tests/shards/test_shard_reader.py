@@ -250,7 +250,7 @@ def test_forked_while_threads_read(shards):
         for _ in range(10):
             child = multiprocessing.get_context("fork").Process(target=read_all, args=(split,))
             child.start()
-            child.join(60)
+            child.join(900)
             assert child.exitcode == 0
     finally:
         stop.set()

@@ -57,7 +57,7 @@ def test_survives_forking(storage):
     here, there = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(target=_read_in_child, args=(storage, there))
     child.start()
-    assert here.poll(60)
+    assert here.poll(900)
     assert here.recv() == [DATA[start : start + 100] for start in range(0, 2000, 100)]
     child.join()
     assert storage.read_range("a.bin", 5, 9) == DATA[5:14]

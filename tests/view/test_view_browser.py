@@ -33,7 +33,7 @@ pytestmark = [
 def browse(page: Path, address: str, profile: Path) -> tuple[list[str], str, str]:
     """Studies that are visible, the whole document after its scripts ran, and what the browser logged."""
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", f"{page.as_uri()}#{address}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
     articles = re.findall(r"<article([^>]*)>", done.stdout)
     visible = [tag for tag in articles if not re.search(r"\shidden(=|\s|$)", tag)]
     return [re.search(r'data-study="([^"]*)"', tag).group(1) for tag in visible], done.stdout, done.stderr  # type: ignore[union-attr]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from rrg.metrics.external import worker
 from rrg.metrics.external.supervisor import StudyTexts
 from rrg.metrics.external.worker import Command
 
@@ -103,13 +108,47 @@ def stand_in(tmp_path):
     `code` that defines act(study) is served; other code is the whole worker.
     """
 
-    def make(code: str, start_seconds: float = 60.0, answer_seconds: float = 60.0) -> Command:
+    def make(code: str, start_seconds: float = 900.0, answer_seconds: float = 900.0) -> Command:
         script = tmp_path / "stand_in.py"
         script.write_text(STAND_IN + code + (SERVE if "def act(" in code else ""))
         settings = {"folder": str(tmp_path)}
         return Command(Path(sys.executable), script, settings, start_seconds, answer_seconds)
 
     return make
+
+
+@pytest.fixture
+def silent_from(monkeypatch):
+    """`silent_from(path)`: the patience with a worker that is silent counts from when it has written that file.
+
+    A worker that is only slow is waited for, so that a short patience can be tried on a busy machine.
+    """
+
+    def count_from(path: Path) -> None:
+        class Lines(queue.Queue):
+            def get(self, block=True, timeout=None):
+                while not path.exists():
+                    with suppress(queue.Empty):
+                        return super().get(timeout=0.02)
+                try:
+                    return super().get(timeout=timeout)
+                except queue.Empty:
+                    path.unlink()  # the worker is ended now, and the next one has not fallen silent yet
+                    raise
+
+        send = worker.Worker._send
+
+        def send_with_patience(self, record):
+            impatient, self.command = self.command, replace(self.command, answer_seconds=900.0)
+            try:
+                send(self, record)
+            finally:
+                self.command = impatient
+
+        monkeypatch.setattr(worker, "queue", SimpleNamespace(Queue=Lines, Empty=queue.Empty))
+        monkeypatch.setattr(worker.Worker, "_send", send_with_patience)
+
+    return count_from
 
 
 @pytest.fixture
