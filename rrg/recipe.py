@@ -18,7 +18,8 @@ from rrg.data.protocols import PROTOCOLS, get_protocol
 from rrg.errors import UserError
 from rrg.language.decoding import Decoding
 from rrg.language.family import LANGUAGE
-from rrg.objectives.family import OBJECTIVE, PAIRED
+from rrg.objectives.family import OBJECTIVE
+from rrg.objectives.options import PAIRED
 from rrg.observations.options import ObservationOptions
 from rrg.shards.reading import Reading
 from rrg.vision.family import VISION

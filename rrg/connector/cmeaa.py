@@ -23,7 +23,7 @@ from rrg.connector.views import ViewMerging, token_mean
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
-    from rrg.connector.family import CmeaaOptions
+    from rrg.connector.options import CmeaaOptions
 
 
 class WeightsGenerator(nn.Module):

@@ -15,7 +15,7 @@ from rrg.connector.views import ViewMerging
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
-    from rrg.connector.family import ProjectionOptions
+    from rrg.connector.options import ProjectionOptions
 
 
 def linear(width: int, out: int) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from rrg.connector.family import SharedSpaceOptions
+    from rrg.connector.options import SharedSpaceOptions
 
 
 class ProjectionHead(nn.Module):

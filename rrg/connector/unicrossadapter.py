@@ -34,7 +34,7 @@ from rrg.vision.positions import sincos_positions
 from rrg.vision.stages import resized
 
 if TYPE_CHECKING:
-    from rrg.connector.family import UniCrossAdapterOptions
+    from rrg.connector.options import UniCrossAdapterOptions
 
 
 class PoolPositions(nn.Module):

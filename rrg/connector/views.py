@@ -18,7 +18,7 @@ from rrg.data.projections import KINDS
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
-    from rrg.connector.family import ProjectionOptions
+    from rrg.connector.options import ProjectionOptions
 
 
 class ViewMerging(nn.Module):

@@ -20,7 +20,7 @@ from rrg.data.study import OBSERVATIONS
 from rrg.errors import UserError
 
 if TYPE_CHECKING:
-    from rrg.connector.family import WordsOptions
+    from rrg.connector.options import WordsOptions
 
 
 class WordSlot(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from rrg.language.head import ReportHead
 from rrg.language.prompts import Prompt
 
 if TYPE_CHECKING:
-    from rrg.language.family import CausalOptions
+    from rrg.language.options import CausalOptions
 
 
 @dataclass
@@ -116,7 +117,7 @@ class CausalLanguage(nn.Module):
 
         The real tokens of a row stand side by side: padding is on the right with reports, on the left where one is to be written.
         """
-        B, device = len(batch), batch.before_ids.device
+        device = batch.before_ids.device
         pieces: list[Tensor] = []
         masks: list[Tensor] = []
 
@@ -125,17 +126,27 @@ class CausalLanguage(nn.Module):
                 pieces.append(embeds.to(self.embedding.weight.dtype))
                 masks.append(torch.ones(embeds.shape[:2], dtype=torch.bool, device=device) if mask is None else mask)
 
-        if self.tokenizer.bos_token_id is not None:
-            add(self.embed(torch.full((B, 1), self.tokenizer.bos_token_id, device=device)), None)
-        add(self.embed(batch.before_ids), batch.before_mask)
+        start, before, after, written = self._looked_up(batch, report=report)
+        add(start, None)
+        add(before, batch.before_mask)
         if prefix is not None:
             add(prefix.embeds, prefix.mask)
-        add(self.embed(batch.after_ids), batch.after_mask)
+        add(after, batch.after_mask)
         if report:
-            add(self.embed(batch.report_ids), batch.report_mask)
+            add(written, batch.report_mask)
         with torch.autocast(device.type, enabled=False):  # bf16 autocast refuses to join float16 pieces, as Llama-2's are
             embeds = torch.cat(pieces, 1)
         return closed(embeds, torch.cat(masks, 1), "right" if report else "left")
+
+    def _looked_up(self, batch: Batch, *, report: bool) -> Sequence[Tensor]:
+        """Embeddings [B, ·, H] of the start symbol, of the text before and after the image slot, and of the report if `report`.
+
+        One look-up for all of them: a table in pieces is then gathered once for a micro-batch, not once for each piece of text.
+        """
+        bos, ids = self.tokenizer.bos_token_id, batch.before_ids
+        start = ids.new_empty((len(batch), 0)) if bos is None else ids.new_full((len(batch), 1), bos)
+        texts = [start, ids, batch.after_ids, batch.report_ids if report else ids[:, :0]]
+        return self.embed(torch.cat(texts, 1)).split([text.shape[1] for text in texts], 1)
 
     def loss(self, prefix: Prefix | None, batch: Batch) -> LanguageOutput:
         """Next-token loss of the report tokens given the prefix (spec r2gengpt §3); rows are selected before the head."""

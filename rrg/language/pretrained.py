@@ -18,7 +18,7 @@ from rrg.language.quantized import loading_arguments
 from rrg.language.tokenizer import kept_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
-    from rrg.language.family import CausalOptions, SmallLlamaOptions
+    from rrg.language.options import CausalOptions, SmallLlamaOptions
 
 
 def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from rrg.objectives.ranks import gathered
 from rrg.objectives.scale import Scale
 
 if TYPE_CHECKING:
-    from rrg.objectives.family import ContrastOptions
+    from rrg.objectives.options import ContrastOptions
 
 
 class Contrast(nn.Module):

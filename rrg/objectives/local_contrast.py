@@ -19,7 +19,7 @@ from rrg.objectives.ranks import gathered, shared
 from rrg.objectives.scale import Scale
 
 if TYPE_CHECKING:
-    from rrg.objectives.family import LocalContrastOptions
+    from rrg.objectives.options import LocalContrastOptions
 
 
 class LocalContrast(nn.Module):

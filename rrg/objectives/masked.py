@@ -15,7 +15,7 @@ from rrg.objectives.pairs import Pairs
 from rrg.vision.streams import has_frontal
 
 if TYPE_CHECKING:
-    from rrg.objectives.family import MaskedImageOptions, MaskedWordsOptions
+    from rrg.objectives.options import MaskedImageOptions, MaskedWordsOptions
 
 
 class MaskedImage(nn.Module):

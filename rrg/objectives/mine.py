@@ -25,7 +25,7 @@ from rrg.objectives.ranks import gathered, log_mean, stacked, world_size
 from rrg.objectives.report import Outputs
 
 if TYPE_CHECKING:
-    from rrg.objectives.family import MineOptions
+    from rrg.objectives.options import MineOptions
 
 LOGGED = ("information.image", "information.report", "retrieval.accuracy", "retrieval.chance")
 

@@ -19,7 +19,7 @@ from rrg.data.study import OBSERVATIONS
 from rrg.objectives.report import Outputs
 
 if TYPE_CHECKING:
-    from rrg.objectives.family import ObservationsOptions
+    from rrg.objectives.options import ObservationsOptions
 
 
 class ObservationHead(nn.Module):

@@ -22,7 +22,7 @@ from rrg.objectives.ranks import gathered, stacked, world_size
 from rrg.objectives.report import Outputs
 
 if TYPE_CHECKING:
-    from rrg.objectives.family import InfonceOptions
+    from rrg.objectives.options import InfonceOptions
 
 LOGGED = ("retrieval.accuracy", "retrieval.chance")
 

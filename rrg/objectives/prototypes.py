@@ -18,7 +18,7 @@ from rrg.objectives.pairs import Pairs, real_studies, share_of, sizes_of, togeth
 from rrg.objectives.ranks import gathered
 
 if TYPE_CHECKING:
-    from rrg.objectives.family import PrototypesOptions
+    from rrg.objectives.options import PrototypesOptions
 
 
 class Prototypes(nn.Module):

@@ -10,7 +10,7 @@ from rrg.batching.batch import Batch
 
 if TYPE_CHECKING:
     from rrg.language.causal import LanguageOutput
-    from rrg.objectives.family import ReportOptions
+    from rrg.objectives.options import ReportOptions
 
 
 class Outputs(NamedTuple):

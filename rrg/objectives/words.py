@@ -21,7 +21,7 @@ from rrg.batching.batch import Batch
 from rrg.objectives.report import Outputs
 
 if TYPE_CHECKING:
-    from rrg.objectives.family import WordsOptions
+    from rrg.objectives.options import WordsOptions
 
 
 class WordContrast(nn.Module):

@@ -109,7 +109,7 @@ def test_layers_of_the_generator_at_published_sizes():
 
 @pytest.mark.parametrize("views,tokens", [(1, 197), (2, 393)])
 def test_tokens_of_one_and_two_films_and_positions_added_twice(views, tokens):
-    from rrg.connector.family import UniCrossAdapterOptions
+    from rrg.connector.options import UniCrossAdapterOptions
     from rrg.connector.unicrossadapter import MapEncoder
 
     encoder = MapEncoder(512, 512, 14, UniCrossAdapterOptions(layers=1)).eval()

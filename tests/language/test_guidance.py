@@ -9,7 +9,7 @@ from rrg.batching.batch import Prefix
 from rrg.batching.collate import Item, collate
 from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
-from rrg.config.schema import typed_part
+from rrg.config.schema import typed, typed_part
 from rrg.errors import UserError
 from rrg.language.decoding import Decoding
 from rrg.language.family import LANGUAGE
@@ -112,11 +112,11 @@ def test_sampling_is_guided_and_repeats_with_its_seed(language, batch, prefix):
     "settings,message",
     [
         ({"guidance": 1.5}, "guidance: 1.5 with num_beams 3; .*write num_beams=1"),
-        ({"guidance": -1.0, "num_beams": 1}, "guidance: -1.0; write 1.0 for none"),
+        ({"guidance": -1.0, "num_beams": 1}, "guidance: -1.0 is below 0; write a number at least 0"),
         ({"guidance": float("nan"), "num_beams": 1}, "guidance: nan"),
         ({"guidance_plausibility": 1.5}, "guidance_plausibility: 1.5"),
     ],
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(UserError, match=message):
-        Decoding(**settings).check("generate")
+        typed(Decoding, settings, "generate")

@@ -4,7 +4,7 @@ import pytest
 
 from rrg.data.study import Sections, Study
 from rrg.errors import UserError
-from rrg.language.family import R2GENGPT_PROMPT
+from rrg.language.options import R2GENGPT_PROMPT
 from rrg.language.prompts import Prompt
 
 STUDY = Study(id="S1", patient="P1", split="train", sections=Sections(indication=" chest\n pain ", comparison="none"))

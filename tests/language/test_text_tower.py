@@ -168,7 +168,8 @@ def test_a_folder_of_cxr_bert_is_loaded_whole(folder):
         logits = built.word_head(read.words, built.embedding.weight)
     torch.testing.assert_close(logits[mask], wanted[mask], rtol=1e-4, atol=1e-5)
     assert set(built.tensors) == {name for name in tensors if name.startswith("cls_projection_head.")}
-    from rrg.connector.family import CONNECTOR, SharedSpaceOptions
+    from rrg.connector.family import CONNECTOR
+    from rrg.connector.options import SharedSpaceOptions
 
     facts = {"vision_width": 8, "language_width": 16, "language": built, "objectives": {"local_contrast"}}
     heads = CONNECTOR.build(SharedSpaceOptions(width=8), context=BuildContext(facts=facts))

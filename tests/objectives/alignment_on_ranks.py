@@ -19,7 +19,8 @@ from rrg.batching.batch import Batch
 from rrg.batching.collate import Item, collate
 from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
-from rrg.objectives.family import OBJECTIVE, MineOptions
+from rrg.objectives.family import OBJECTIVE
+from rrg.objectives.options import MineOptions
 from rrg.objectives.report import Outputs
 from tests.processes import on_ranks
 

@@ -10,10 +10,12 @@ from torch.nn import functional as F
 from rrg.batching.collate import Item, collate
 from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
+from rrg.config.schema import typed
 from rrg.errors import UserError
-from rrg.objectives.family import OBJECTIVE, MineOptions
+from rrg.objectives.family import OBJECTIVE
 from rrg.objectives.information import marginal_pairs
 from rrg.objectives.mine import LOGGED, first_occurrences, retrieval_accuracy, study_key
+from rrg.objectives.options import MineOptions
 from rrg.objectives.report import Outputs
 from rrg.train.optim import kept_buffers
 
@@ -252,6 +254,6 @@ def test_retrieval_counts_ties_as_chance_does():
 def test_refusals():
     for key, value in (("marginal", "none"), ("pooling", "max"), ("rate", 0.0), ("rate", 1.5), ("hidden", 0), ("bound", -1.0)):
         with pytest.raises(UserError, match=rf"objectives\.mine\.{key}"):
-            MineOptions(**{key: value}).check("objectives.mine")
+            typed(MineOptions, {key: value}, "objectives.mine")
     with pytest.raises(UserError, match=r"objectives\.mine: needs connector\.align: true"):
         OBJECTIVE.build(MineOptions(), context=BuildContext(facts={"code_width": None}))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rrg.objectives.family import MineOptions
+from rrg.objectives.options import MineOptions
 from tests.objectives.alignment_on_ranks import STEPS, losses_of_a_broken_study, trained
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]

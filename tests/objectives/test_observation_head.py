@@ -9,7 +9,8 @@ from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
 from rrg.data.study import OBSERVATIONS
 from rrg.errors import UserError
-from rrg.objectives.family import OBJECTIVE, ObservationsOptions
+from rrg.objectives.family import OBJECTIVE
+from rrg.objectives.options import ObservationsOptions
 from rrg.objectives.report import Outputs
 from rrg.recipe import load_recipe
 

@@ -9,15 +9,15 @@ from torch.nn import functional as F
 from rrg.batching.collate import Item, collate
 from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
-from rrg.objectives.family import (
-    OBJECTIVE,
+from rrg.objectives.family import OBJECTIVE
+from rrg.objectives.local_contrast import match_scores
+from rrg.objectives.options import (
     ContrastOptions,
     LocalContrastOptions,
     MaskedImageOptions,
     MaskedWordsOptions,
     PrototypesOptions,
 )
-from rrg.objectives.local_contrast import match_scores
 from rrg.objectives.pairs import Pairs
 from rrg.objectives.scale import settle_scales
 

@@ -1,7 +1,6 @@
 """InfoNCE of prefix and report: its value by hand, what gets a gradient, what does not count, and several processes as one."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -11,12 +10,14 @@ from torch.nn import functional as F
 from rrg.batching.collate import Item, collate
 from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
-from rrg.objectives.family import OBJECTIVE, InfonceOptions
+from rrg.objectives.family import OBJECTIVE
 from rrg.objectives.mine import LOGGED as MINE_LOGGED
+from rrg.objectives.options import InfonceOptions
 from rrg.objectives.prefix_contrast import LOGGED
 from rrg.objectives.report import Outputs
 from rrg.recipe import load_recipe
-from tests.processes import events, launch
+from tests.processes import events
+from tests.strategy.ranks import train_on
 
 WIDTH, REPORTS = 6, ([3, 4, 5], [6, 7], [3, 3, 8, 9], [6, 7], [11])
 
@@ -118,23 +119,18 @@ def test_settings_out_of_range():
 def test_two_processes_train_as_one(drawn_shards, tmp_path):
     """Generative and contrastive training together, in one recipe: the same losses however studies are dealt."""
     words = [
+        "tiny/r2gengpt_iu",
+        f"data.shards={drawn_shards}",
         "objectives.align.kind=infonce",
         "train.batch_size=6",
         "train.max_steps=5",
         "train.validate_every=0",
         "train.eps=1e-4",
-    ]
-    command = [
-        "launcher/train.py",
-        "tiny/r2gengpt_iu",
-        f"data.shards={drawn_shards}",
-        *words,
         "train.threads=1",
         "data.workers=0",
     ]
-    launch([sys.executable, *command, f"output={tmp_path / 'one'}", "train.micro_batch_size=6"])
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    launch([*ranks, *command, f"output={tmp_path / 'two'}", "train.micro_batch_size=3"])
+    for run, world, micro in (("one", 1, 6), ("two", 2, 3)):
+        train_on(world, [*words, f"output={tmp_path / run}", f"train.micro_batch_size={micro}"], tmp_path / "log")
     one, two = events(tmp_path / "one"), events(tmp_path / "two")
     assert sorted(one) == sorted(two) == [1, 2, 3, 4, 5]
     for step in one:

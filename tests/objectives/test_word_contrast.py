@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from rrg.batching.collate import Item, collate
 from rrg.batching.tokenise import Tokens
 from rrg.config.context import BuildContext
-from rrg.objectives.family import OBJECTIVE, WordsOptions
+from rrg.objectives.family import OBJECTIVE
+from rrg.objectives.options import WordsOptions
 from rrg.objectives.report import Outputs
 
 

@@ -13,10 +13,11 @@ from rrg.data.projections import KINDS
 from rrg.errors import UserError
 from rrg.recipe import load_recipe
 from rrg.vision.bottleneck import Bottleneck
-from rrg.vision.family import VISION, Dinov2Options, MrmOptions
+from rrg.vision.family import VISION
 from rrg.vision.image_decoder import normalised_patches, patchify, unpatchify
 from rrg.vision.masked_records import MaskedRecordEncoder, MaskedShape
 from rrg.vision.masking import draw_masking, gathered_tokens
+from rrg.vision.options import Dinov2Options, MrmOptions
 from rrg.vision.positions import sincos_positions
 from rrg.vision.streams import has_frontal, in_streams
 
