@@ -13,4 +13,4 @@
 source "${RRG_HOME:-$SLURM_SUBMIT_DIR}/slurm/job.sh"
 prepare
 preflight --output "$RRG_BENCH" --shards "$RRG_SHARDS"
-here bench train "$RRG_RECIPE" data.shards="$RRG_SHARDS" --nodes "${RRG_COUNTS%,1}" --out "$RRG_BENCH" "$@"
+outside bench train "$RRG_RECIPE" data.shards="$RRG_SHARDS" --nodes "${RRG_COUNTS%,1}" --out "$RRG_BENCH" "$@"

@@ -3,12 +3,13 @@
 #   prepare          the environment: folder, modules, container, interpreter
 #   preflight WORD…  every node looks at itself and its links; options of `rrg preflight`
 #   train WORD…      one launcher per node; signals become a checkpoint and another life of this job, as long as the budgets last
-#   each WORD…       a command of `rrg` by all processes of all nodes; once WORD…: by one; here WORD…: on this host, no step
+#   each WORD…       a command of `rrg` by all processes of all nodes; once WORD…: by one
+#   outside WORD…    a command of `rrg` that starts steps or jobs itself: on this host, not in the container, which has no Slurm
 set -euo pipefail
 
 : "${RRG_HOME:=${SLURM_SUBMIT_DIR:-$PWD}}" "${RRG_RESTART:=requeue}" "${RRG_SIGNAL_LEAD:=300}" "${RRG_PREFLIGHT:=1}"
 export RRG_HOME
-asked="" step="" words=("$@")
+asked="" left="" step="" words=("$@")
 
 prepare() {
     cd "$RRG_HOME"
@@ -33,20 +34,30 @@ prepare() {
     fi
     # shellcheck disable=SC2206 # several options are several words
     step_options+=(--export=ALL ${RRG_SRUN:-})
-    deadline=$(date -d "$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.* EndTime=\([^ ]*\).*/\1/p')" +%s 2>/dev/null || echo 0)
     trap 'forward USR1' USR1
     trap 'forward TERM' TERM
+}
+
+time_left() { # seconds until the time limit, as it is now; nothing where there is none. A preemption does not change it.
+    squeue --noheader --jobs="$SLURM_JOB_ID" --format=%L 2>/dev/null | awk -F '[-:]' '/^[0-9:-]+$/ {
+        unit = 1
+        for (i = NF; i; i--) { seconds += $i * unit; unit *= NF - i == 2 ? 24 : 60 }
+        print seconds
+    }' || true
 }
 
 forward() { # a signal goes to the step, which tells every node
     [ "$asked" = TERM ] || asked=$1
     if [ -n "$step" ]; then kill "-$1" "$step" 2>/dev/null || true; fi
+    if [ "$1" = USR1 ] && [ -z "$left" ]; then left=$(time_left); fi
 }
 
 waited() { # run a step in the background, so that a signal is heard meanwhile; its exit code
     local code=0
+    if [ -n "$asked" ]; then return 75; fi
     "$@" &
     step=$!
+    if [ -n "$asked" ]; then kill "-$asked" "$step" 2>/dev/null || true; fi # it came between the two lines before
     while wait "$step" && code=0 || code=$?; kill -0 "$step" 2>/dev/null; do :; done
     wait "$step" && code=0 || code=$?
     step=""
@@ -58,7 +69,17 @@ on_nodes() { exec srun --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --kil
 on_first() { exec srun --nodes=1 --ntasks=1 "${step_options[@]}" "$@"; }
 each() { waited on_nodes "${container[@]}" "$RRG_PYTHON" -m launcher.node "$@"; }
 once() { waited on_first "${container[@]}" "$RRG_PYTHON" -m rrg.cli "$@"; }
-here() { "${container[@]}" "$RRG_PYTHON" -m rrg.cli "$@"; }
+outside() {
+    local python=$RRG_PYTHON
+    if [ -n "${RRG_CONTAINER:-}" ]; then
+        python=${RRG_OUTSIDE:-$RRG_HOME/.venv/bin/python}
+        if ! command -v "$python" >/dev/null; then
+            echo "rrg: RRG_OUTSIDE: '$python' is no program; name a Python outside the container that has rrg installed (no GPU needed)" >&2
+            exit 2
+        fi
+    fi
+    RRG_STEP=$(printf '%q ' "${container[@]}" "$RRG_PYTHON") RRG_STEP_OPTIONS=$(printf '%q ' "${step_options[@]}") "$python" -m rrg.cli "$@"
+}
 lives() { # no step where it can be helped: when Slurm is ending the job it starts none
     if [ "${RRG_CONTAINER_KIND:-}" = pyxis ]; then (on_first "$RRG_PYTHON" -m launcher.lives "$@"); return; fi
     "${container[@]}" "$RRG_PYTHON" -m launcher.lives "$@"
@@ -79,7 +100,8 @@ train() { # RECIPE key=value…, into RRG_OUTPUT; ends the script
     if [ -z "$asked" ] && [ "$code" = 75 ] && ! grep -qs SIGUSR1 "$RRG_OUTPUT/interrupted.json"; then code=1; fi
     trap - USR1 TERM
     local late=()
-    if [ "$asked" = USR1 ] && [ "$deadline" -gt 0 ] && [ $((deadline - $(date +%s))) -le $((RRG_SIGNAL_LEAD + 90)) ]; then late=(--late); fi
+    # Slurm may send its warning a minute early.
+    if [ "$asked" = USR1 ] && [ "${left:-999999}" -le $((RRG_SIGNAL_LEAD + 90)) ]; then late=(--late); fi
     verdict=$(lives end "$RRG_OUTPUT" "$code" "${late[@]}") || exit 2
     # After SIGTERM it is Slurm that ends this job, and Slurm that knows whether it begins again.
     if [ "$verdict" = again ] && [ "$asked" != TERM ]; then again; fi

@@ -10,4 +10,4 @@
 # shellcheck source=slurm/job.sh
 source "${RRG_HOME:-$SLURM_SUBMIT_DIR}/slurm/job.sh"
 prepare
-here sweep "$RRG_SWEEP" "$@"
+outside sweep "$RRG_SWEEP" "$@"

@@ -20,6 +20,15 @@ def drawn_shards(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def slurm_cluster():
+    """A real Slurm cluster of four nodes on this machine, or that of SLURM_CONF: `tests.slurm.cluster.Cluster`."""
+    from tests.slurm.cluster import started
+
+    with started(4) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def shared():
     """The folder of real inputs beside the repository; tests that need it skip where it is not."""
     folder = Path(os.environ.get("RRG_SHARED", ROOT.parent / "shared"))

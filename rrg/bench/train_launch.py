@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -96,8 +97,10 @@ def _torchrun(count: int) -> list[str]:
 
 
 def _srun(nodes: int) -> list[str]:
+    """One launcher on each node. RRG_STEP (the interpreter, perhaps in a container) and RRG_STEP_OPTIONS are slurm/job.sh's."""
     srun = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes), "--ntasks-per-node", "1", "--overlap", "--export", "ALL"]
-    return [*srun, sys.executable, "-m", "launcher.node"]
+    srun += ["--kill-on-bad-exit=1", "--wait=60", *shlex.split(os.environ.get("RRG_STEP_OPTIONS", ""))]
+    return [*srun, *shlex.split(os.environ.get("RRG_STEP", shlex.quote(sys.executable))), "-m", "launcher.node"]
 
 
 def _ended(code: int, log: Path) -> Exception:

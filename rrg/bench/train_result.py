@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,42 @@ def read_result(path: Path) -> dict[str, Any]:
     return record
 
 
-def efficiencies(records: Sequence[dict[str, Any]]) -> list[float]:
-    """Studies a second of a process over those of the first configuration: 1 is perfect, for weak and for strong scaling."""
-    rates = [record["result"]["studies_per_second"] / record["configuration"]["processes"] for record in records]
-    return [rate / rates[0] for rate in rates]
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def rate(record: dict[str, Any]) -> Measured:
+    """Studies a second over all steps. The interval is that of the mean seconds of a step (Student's t), steps taken as
+    independent."""
+    from rrg.metrics.student import t_interval
+
+    mean = record["result"]["studies_per_second"]
+    seconds = [sum(step) / len(step) for step in zip(*(rank["step_seconds"] for rank in record["ranks"]), strict=True)]
+    middle = sum(seconds) / len(seconds)
+    low, high = t_interval(seconds) or (middle, middle)
+    # With very few steps the interval may reach below no time at all.
+    return Measured(mean, mean * middle / high, mean * middle / max(low, middle / 100))
+
+
+def efficiencies(records: Sequence[dict[str, Any]]) -> list[Measured]:
+    """Studies a second of a process over those of the first configuration: 1 is ideal, for weak and for strong scaling.
+
+    The interval puts those of the two rates together (relative half widths, as the root of the sum of squares).
+    """
+    rates = [rate(record) for record in records]
+    shares = [one.mean / record["configuration"]["processes"] for one, record in zip(rates, records, strict=True)]
+    found = []
+    for one, share in zip(rates, shares, strict=True):
+        middle, first = share / shares[0], rates[0]
+        below = math.hypot(1 - one.low / one.mean, first.high / first.mean - 1)
+        above = math.hypot(one.high / one.mean - 1, 1 - first.low / first.mean)
+        found.append(Measured(middle, max(0.0, middle * (1 - below)), middle * (1 + above)))
+    return found[:1] and [Measured(1.0, 1.0, 1.0), *found[1:]]
 
 
 def split_of(record: dict[str, Any]) -> dict[str, float]:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ class MeasuredRun(Run):
         return {
             "bench": "train",
             "format": 1,
+            "measured": datetime.now(UTC).isoformat(timespec="seconds"),
             "protocol": protocol(recipe, self.plan, self._rows, world),
             "configuration": {
                 "nodes": len(nodes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ EXAMPLE = """examples:
   rrg bench train r2gengpt_mimic data.shards=shards/mimic --nodes 1,2,4 --out bench/cluster     (inside a Slurm allocation)
   torchrun --nproc-per-node 8 -m rrg.cli bench train r2gengpt_mimic …     (measures on just these processes)
   rrg bench train --compare here/processes_8.json there/processes_8.json
+  rrg bench train --table bench/*/nodes_*.json --out bench/all     (one table and picture of what several jobs measured)
 
 Written to --out: processes_N.json or nodes_N.json (everything measured, with hardware and versions of every rank), its log,
 table.txt and scaling.png. No checkpoint is written, nothing is validated. docs/benchmark_runs.md says how each figure is made."""
@@ -37,6 +39,7 @@ def register(subjects: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (bench/NAME OF THE RECIPE)")
     parser.add_argument("--peak-tflops", type=float, metavar="X", help="rate of one device, where its kind is not known")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two results side by side; measures nothing")
+    parser.add_argument("--table", nargs="+", type=Path, metavar="JSON", help="table and picture of results; measures nothing")
     parser.add_argument("--json", type=Path, metavar="OUT", help="measure on the processes of this launch, and write here")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
     parser.set_defaults(run=run)
@@ -46,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
     """Compare, measure here, or launch what measures."""
     if options.compare:
         return _compare(*options.compare)
+    if options.table:
+        return _tabulate(options)
     if not options.recipe or "=" in options.recipe:
         raise UserError("rrg bench train: name a recipe, for example `rrg bench train tiny/r2gengpt_iu --out bench`")
     from rrg.bench.train_launch import in_launch
@@ -100,11 +105,8 @@ def _launch(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from rrg.bench.train_launch import check_counts, configurations, run_configuration
-    from rrg.bench.train_plot import scaling_png
-    from rrg.cli.bench_train_table import show, written
     from rrg.cli.room import room_in
     from rrg.recipe import load_recipe
-    from rrg.shards.storage import replace_file
 
     if options.processes and options.nodes:
         raise UserError("--nodes and --processes: write one of them")
@@ -120,10 +122,43 @@ def _launch(options: argparse.Namespace) -> int:
     with room_in(out):
         out.mkdir(parents=True, exist_ok=True)
         records = [run_configuration(planned_one, words, out, waiting.print) for planned_one in planned]
-        show(records, Console(soft_wrap=True, highlight=False))
-        replace_file(out / "table.txt", written(records).encode())
-        replace_file(out / "scaling.png", scaling_png(records))
+        _present(records, out)
     print(f"everything measured: {out}")
+    return 0
+
+
+def _present(records: list[dict[str, Any]], out: Path) -> None:
+    """The table on the screen, table and picture in `out`."""
+    from rich.console import Console
+
+    from rrg.bench.train_plot import scaling_png
+    from rrg.cli.bench_train_table import show, written
+    from rrg.shards.storage import replace_file
+
+    show(records, Console(soft_wrap=True, highlight=False))
+    replace_file(out / "table.txt", written(records).encode())
+    replace_file(out / "scaling.png", scaling_png(records))
+
+
+def _tabulate(options: argparse.Namespace) -> int:
+    """Results of several jobs, from the fewest processes to the most."""
+    from rrg.bench.train_protocol import require_same
+    from rrg.bench.train_result import read_result
+    from rrg.cli.room import room_in
+
+    read = sorted(((read_result(path), path) for path in options.table), key=lambda pair: pair[0]["configuration"]["processes"])
+    records, paths = [pair[0] for pair in read], [pair[1] for pair in read]
+    for (earlier, first), (later, second) in itertools.pairwise(read):
+        require_same(earlier, later, (str(first), str(second)))
+        if earlier["configuration"]["processes"] == later["configuration"]["processes"]:
+            raise UserError(
+                f"{first} and {second}: both of {later['configuration']['processes']} processes; use --compare for two"
+            )
+    out = options.out or paths[0].parent
+    with room_in(out):
+        out.mkdir(parents=True, exist_ok=True)
+        _present(records, out)
+    print(f"{out / 'table.txt'}\n{out / 'scaling.png'}")
     return 0
 
 

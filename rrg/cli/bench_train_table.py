@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 def show(records: Sequence[dict[str, Any]], console: Console) -> None:
     """One column per configuration, and what the figures rest on."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("", *(_name(record) for record in records))
     for label, values in rows(records):
-        table.add_row(label, *values)
+        table.add_row(Text(label), *map(Text, values))  # brackets in it are no markup
     console.print(table)
     for line in notes(records):
         console.print(line, markup=False)
@@ -33,14 +34,14 @@ def written(records: Sequence[dict[str, Any]]) -> str:
 
 def rows(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     """(what, one text per configuration)."""
-    from rrg.bench.train_result import efficiencies, peak_gib, split_of
+    from rrg.bench.train_result import efficiencies, peak_gib, rate, split_of
 
     results = [record["result"] for record in records]
     table = [
         ("studies a step", [f"{r['configuration']['batch_size']:,}" for r in records]),
         ("step, s: median [quartiles]", [_spread(r["step_seconds"]) for r in results]),
-        ("studies/s", [f"{r['studies_per_second']:,.2f}" for r in results]),
-        ("efficiency", [f"{value:.0%}" for value in efficiencies(records)]),
+        ("studies/s [95 % interval]", [f"{one.mean:,.2f} [{one.low:,.2f}, {one.high:,.2f}]" for one in map(rate, records)]),
+        ("efficiency [95 % interval]", ["100% (reference)", *map(_efficiency, efficiencies(records)[1:])]),
         ("tokens/s of a device", [f"{r['tokens_per_second_and_device']:,.0f}" for r in results]),
         ("  of them report tokens", [f"{r['report_tokens_per_second_and_device']:,.0f}" for r in results]),
         ("model TFLOP/s of a device", [_tera(r["model_flops_per_second_and_device"]) for r in results]),
@@ -102,7 +103,13 @@ def show_pair(first: dict[str, Any], second: dict[str, Any], console: Console) -
 
 def _name(record: dict[str, Any]) -> str:
     held = record["configuration"]
-    return f"{held['processes']} on {held['nodes']} node{'s' if held['nodes'] > 1 else ''}, {held['strategy']}"
+    nodes, processes = (f"{held[name]} {word}" for name, word in (("nodes", "node"), ("processes", "process")))
+    strategy = f", {held['strategy']}" if held["processes"] > 1 else ""
+    return f"{nodes}{'s' * (held['nodes'] > 1)}, {processes}{'es' * (held['processes'] > 1)}{strategy}"
+
+
+def _efficiency(value: Any) -> str:
+    return f"{value.mean:.0%} [{value.low:.0%}, {value.high:.0%}]"
 
 
 def _spread(seconds: dict[str, float]) -> str:

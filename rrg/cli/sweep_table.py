@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rrg.sweep.state import TrialState
 
 _STYLES = {"done": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow", "unknown": "yellow"}
-_NO_WIDTH = 160  # columns of a table on a log
+_NO_WIDTH = 240  # columns of a table on a log
 
 
 def console() -> Console:
@@ -107,6 +107,5 @@ def figure_words(figure: Any) -> str:
     """`mean [low, high]`."""
     if figure is None:
         return "—"
-    if figure.interval is None:
-        return f"{figure.mean:.4f}"
-    return f"{figure.mean:.4f} [{figure.interval[0]:.4f}, {figure.interval[1]:.4f}]"
+    mean, *ends = (f"{round(value, 4) + 0.0:.4f}" for value in (figure.mean, *(figure.interval or ())))  # never -0.0000
+    return f"{mean} [{', '.join(ends)}]" if ends else mean

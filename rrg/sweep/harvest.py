@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from rrg.errors import UserError, nearest
+from rrg.metrics.student import t_interval
 from rrg.sweep.folder import SweepFolder
-from rrg.sweep.seeds import t_interval
 from rrg.sweep.state import DONE, TrialState
 
 USUAL = ("findings_micro_f1", "findings_macro_f1", "bleu_1", "bleu_4", "rouge_l", "cider", "meteor")
@@ -209,10 +209,17 @@ def _best(rows: Sequence[CellRow], by: str, higher: bool, partial: bool) -> str:
     return max(whole, key=lambda row: row.figures[by].mean if higher else -row.figures[by].mean).cell
 
 
+def _ties(rows: Sequence[CellRow], by: str, best: str) -> str:
+    """Whole cells as good as the best, in words: which of them is named is chance."""
+    means = {row.cell: row.figures[by].mean for row in rows if by in row.figures and (not row.missing or row.cell == best)}
+    same = [cell for cell, mean in means.items() if cell != best and mean == means[best]]
+    return f"; the first of {1 + len(same)} that are equal: {', '.join(same)} as well" if same else ""
+
+
 def _notes(split: str, protocol: str, rows: Sequence[CellRow], by: str, best: str, guide: ScoreTable | None) -> list[str]:
     notes = []
     if best and guide is None:
-        notes.append(f"★ {best}: best cell, by {by} on {split}, protocol {protocol}")
+        notes.append(f"★ {best}: best cell, by {by} on {split}, protocol {protocol}" + _ties(rows, by, best))
     elif best and guide is not None:
         there, here = guide.row(best).figures[by], next(row for row in rows if row.cell == best).figures.get(by)
         said = f"{here.mean:.4f} on {split}" if here else f"not scored on {split}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from rrg.sweep.naming import short_axes, value_words
 _PANELS = 4
 _LINES = 8  # of other settings that are told apart by colour
 _TICKS, _LETTERS = 10, 24  # most values that are written at their places, and most letters of one
-_LOG = 20.0  # numbers that span more than this are drawn on a logarithmic axis
+_LEAST = 0.01  # of a score: what differs by less is not drawn larger
 _NAMES = {
     "findings_micro_f1": "findings, micro F1",
     "findings_macro_f1": "findings, macro F1",
@@ -125,8 +126,9 @@ def _dress(panel: Any, metric: str, layout: _Layout, table: ScoreTable) -> None:
     panel.set_xlabel(layout.axis)
     panel.grid(axis="y", color="0.9")
     panel.set_axisbelow(True)
+    _clamp(panel, metric, table)
     ticks = list(layout.at.values())
-    if layout.numbers and min(ticks) > 0 and max(ticks) / min(ticks) > _LOG:
+    if layout.numbers and _by_factors(ticks):
         panel.set_xscale("log")
     if len(ticks) <= _TICKS:
         words = [text if len(text) <= _LETTERS else f"…{text[1 - _LETTERS :]}" for text in layout.at]
@@ -135,10 +137,32 @@ def _dress(panel: Any, metric: str, layout: _Layout, table: ScoreTable) -> None:
         panel.set_xticks([], minor=True)
 
 
+def _clamp(panel: Any, metric: str, table: ScoreTable) -> None:
+    """No score is below 0 where none is measured there, and rounding errors fill no panel."""
+    values = [value for row in table.rows if metric in row.figures for value in row.figures[metric].values]
+    low, high = panel.get_ylim()
+    if high - low < _LEAST:
+        low, high = (low + high - _LEAST) / 2, (low + high + _LEAST) / 2
+    panel.set_ylim(max(low, -0.03 * high) if values and min(values) >= 0 else low, high)
+
+
+def _by_factors(values: Sequence[float]) -> bool:
+    """Whether positive numbers grow by about equal factors rather than by equal steps: 0.5, 1, 2, 4."""
+    ordered = sorted(values)
+    if len(ordered) < 3 or ordered[0] <= 0:
+        return False
+    steps = [after - before for before, after in itertools.pairwise(ordered)]
+    factors = [math.log(after / before) for before, after in itertools.pairwise(ordered)]
+    return max(factors) / min(factors) < max(steps) / min(steps)
+
+
 def _title(table: ScoreTable, lines: dict[str, list[CellRow]]) -> str:
     counts = sorted({len(row.seeds) for row in table.rows if row.seeds})
     seeds = f"{' or '.join(map(str, counts))} seeds" if counts != [1] else "1 seed"
     missing = sum(len(row.missing) for row in table.rows)
     more = f"; trials missing: {missing}" if missing else ""
     others = f"; {len(lines)} lines of other settings" if len(lines) > _LINES else ""
-    return f"{table.split}, protocol {table.protocol}, {table.studies} studies, {seeds}, 95 % intervals{more}{others}"
+    star = f"; ★ best by {_NAMES.get(table.by, table.by.replace('bleu_', 'BLEU-'))} on {table.chosen_on}" if table.best else ""
+    dots = "; dots: seeds" if counts and counts[-1] > 1 else ""
+    said = f"{table.split}, protocol {table.protocol}, {table.studies} studies, {seeds}, 95 % intervals"
+    return f"{said}{dots}{star}{more}{others}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,7 @@ def submit(folder: SweepFolder, entries: Sequence[Entry], sweep: Sweep, cluster:
 def _to_slurm(folder: SweepFolder, entries: Sequence[Entry], sweep: Sweep, gpus: int) -> None:
     from rrg.sweep.jobs import FailedJobError, FailedSubmissionError, SlurmExecutor, TrialJob
 
-    executor = SlurmExecutor(folder.submitit, max_num_timeout=sweep.slurm.timeouts)
+    executor = SlurmExecutor(folder.submitit, max_num_timeout=sweep.slurm.timeouts, python=os.environ.get("RRG_STEP"))
     executor.update_parameters(**_parameters(folder, sweep, gpus))
     places = [str(folder.place(entry.name).folder.resolve()) for entry in entries]
     try:
@@ -89,7 +90,7 @@ def _parameters(folder: SweepFolder, sweep: Sweep, gpus: int) -> dict[str, objec
         "time": asked.time,
         "nodes": asked.nodes,
         "ntasks_per_node": 1,  # a launcher starts the processes of its node
-        "srun_args": ["--kill-on-bad-exit=1"],
+        "srun_args": ["--kill-on-bad-exit=1", *shlex.split(os.environ.get("RRG_STEP_OPTIONS", ""))],
         "signal_delay_s": asked.warning,
         "array_parallelism": sweep.parallel or _NO_LIMIT,
         "setup": [*_SETUP, *asked.setup],

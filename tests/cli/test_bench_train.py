@@ -58,6 +58,16 @@ def test_two_results_side_by_side(measured, tmp_path, capsys):
     row = next(line for line in said.splitlines() if "studies/s" in line)
     assert "2.000" in row and "machine.node" in said and "elsewhere" in said
 
+    shown = json.loads(fast.read_text())
+    shown["configuration"]["processes"] = 4
+    shown["ranks"] *= 4
+    (tmp_path / "four.json").write_text(json.dumps(shown))
+    assert main(["bench", "train", "--table", str(tmp_path / "four.json"), str(measured), "--out", str(tmp_path / "all")]) == 0
+    assert "4 processes" in capsys.readouterr().out and "50%" in (tmp_path / "all" / "table.txt").read_text()
+    assert (tmp_path / "all" / "scaling.png").is_file()
+    assert main(["bench", "train", "--table", str(measured), str(fast)]) == 2
+    assert "both of 1 processes; use --compare for these two" in capsys.readouterr().err
+
     for change, key in ((("steps",), "steps"), (("settings", "train.precision"), "train.precision")):
         changed = json.loads(measured.read_text())
         place = changed["protocol"]
@@ -65,9 +75,10 @@ def test_two_results_side_by_side(measured, tmp_path, capsys):
             place = place[name]
         place[change[-1]] = "other"
         fast.write_text(json.dumps(changed))
-        assert main(["bench", "train", "--compare", str(measured), str(fast)]) == 2
-        said = capsys.readouterr().err
-        assert "measured different things" in said and key in said and len(said.splitlines()) == 1
+        for how in ("--compare", "--table"):
+            assert main(["bench", "train", how, str(measured), str(fast)]) == 2
+            said = capsys.readouterr().err
+            assert "measured different things" in said and key in said and len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,6 +95,7 @@ def test_two_results_side_by_side(measured, tmp_path, capsys):
         (["--nodes", "1", "--processes", "1"], "--nodes and --processes: write one of them"),
         (["--processes", "3,4"], "train.batch_size: 4 for 3 cannot become whole studies for 4"),
         (["--compare", "absent.json", "b.json"], "absent.json: No such file"),
+        (["--table", "absent.json"], "absent.json: No such file"),
         (["train.lrr=1"], "train.lrr: no such key"),
     ],
 )

@@ -95,6 +95,15 @@ class Cluster:
             assert time.monotonic() < deadline, f"waited {seconds} s for {what}: {told()}"
             time.sleep(0.2)
 
+    def nodes_of(self, number: int) -> list[str]:
+        """Names of the nodes that a job runs on."""
+        return self.run("scontrol", "show", "hostnames", self.job(number).nodes).split()
+
+    def minutes(self, number: int) -> int:
+        """Whole minutes for which a job has been running."""
+        days, hours, minutes = re.search(r"RunTime=(?:(\d+)-)?(\d+):(\d+):", self.run("scontrol", "show", "job", number)).groups()
+        return 24 * 60 * int(days or 0) + 60 * int(hours) + int(minutes)
+
     def kill_node(self, name: str) -> None:
         """SIGKILL to the node's daemon and every process of its jobs, as when its power goes."""
         self._tool("kill-node", name)

@@ -1,71 +1,104 @@
-"""The scripts of slurm/ on a real cluster: two nodes, signals, requeues, a node that dies, budgets, chains."""
+"""The scripts of slurm/ on a real cluster: two nodes, signals, requeues, a node that dies, budgets, chains, a benchmark."""
 
+import contextlib
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.processes import ROOT, events, launch
-from tests.slurm.cluster import started
+from tests.slurm.site import build_site
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.multiprocess]
 
-STEPS = 60
+RECIPE = "tiny/r2gengpt_mimic"
 OVERRIDES = [
     "train.batch_size=4",
     "train.micro_batch_size=2",
-    f"train.max_steps={STEPS}",
-    "train.checkpoint_every=10",
+    "train.checkpoint_every=4",
     "train.validate_every=0",
     "train.threads=1",
+    "train.schedule.kind=constant",
     "train.eps=1e-4",  # gradients that are zero but for rounding stay small: AdamW would blow them up to full steps
     "data.workers=0",
 ]
 SIZE = ["--gpus-per-node=0", "--cpus-per-task=1"]  # no GPU here
-# For jobs whose training is not what is tested: what `python -m launcher.node` would do is in $ACT.
-STAND_IN = f"""#!/bin/bash
-[ "$2" = launcher.node ] || exec {sys.executable} "$@"
-eval "$ACT"
-"""
+# Until it is told to leave, as a training does that writes a checkpoint.
+LISTEN = 'trap "exit 75" USR1 TERM; sleep 600 & wait'
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    with started(2) as found:
-        yield found
+def site(tmp_path_factory):
+    return build_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
-def others(cluster, tmp_path_factory):
-    """Jobs that take time and no work, begun before the long one: name → (number of the job, run directory)."""
+def others(slurm_cluster, site, drawn_shards, tmp_path_factory):
+    """Jobs beside the long one, begun before it, on the nodes that it leaves: name → (number of the job, its folder)."""
     folder = tmp_path_factory.mktemp("others")
-    (folder / "python").write_text(STAND_IN)
-    (folder / "python").chmod(0o755)
-    jobs = {}
-    for name, words, environment in (
+    nodes = ["--oversubscribe", f"--nodelist={','.join(slurm_cluster.names[2:])}"]
+    two, jobs = [*nodes, "--nodes=2"], {}
+    chained = f"--time=5 --gpus-per-node=0 --cpus-per-task=1 --output={folder}/chain.chained"
+    for name, script, words, environment in (
         # The second node fails; the first is then told to leave, as if it were interrupted.
+        ("crash", "train_iu", two, {"ACT": f'[ "$SLURM_NODEID" = 0 ] || exit 1; {LISTEN}', "RRG_MAX_CRASHES": "1"}),
+        # Somebody preempts it, again and again.
         (
-            "crash",
-            ["--time=5", "--nodes=2"],
-            {"ACT": '[ "$SLURM_NODEID" = 0 ] || exit 1; trap "exit 75" TERM; sleep 60 & wait', "RRG_MAX_CRASHES": "1"},
+            "preemption",
+            "train_mimic",
+            [*two, "--time=60"],
+            {
+                "ACT": f'trap "exit 75" USR1; [ "$SLURM_NODEID" = 1 ] || scancel -s USR1 -b $SLURM_JOB_ID; {LISTEN}',
+                "RRG_MAX_PREEMPTIONS": "1",
+            },
+        ),
+        # Slurm says that the time limit is near, again and again.
+        (
+            "limit",
+            "train_mimic",
+            [*two, "--time=1", "--signal=B:USR1@55"],
+            {"ACT": LISTEN, "RRG_MAX_TIMEOUTS": "1", "RRG_SIGNAL_LEAD": "55"},
         ),
         # 75 in the first job, at the warning that the time limit is near; done in the one after it.
         (
-            "limit",
-            ["--time=1", "--signal=B:USR1@55"],
+            "chain",
+            "train_iu",
+            [f"--nodelist={slurm_cluster.names[2]}", "--time=1", "--signal=B:USR1@55"],
             {
-                "ACT": '[ -z "$RRG_CHAINED" ] || exit 0; trap "exit 75" USR1; sleep 55 & wait',
+                "ACT": f'[ -z "$RRG_CHAINED" ] || exit 0; {LISTEN}',
                 "RRG_RESTART": "chain",
                 "RRG_SIGNAL_LEAD": "55",
-                "RRG_SBATCH": f"--time=5 --gpus-per-node=0 --cpus-per-task=1 --output={folder}/limit.chained",
+                "RRG_SBATCH": chained,
             },
         ),
     ):
-        settings = {"RRG_PYTHON": str(folder / "python"), "RRG_PREFLIGHT": "0", "RRG_OUTPUT": str(folder / name), **environment}
-        number = cluster.submit(*SIZE, *words, f"--output={folder / name}.log", "slurm/train_iu.sh", **settings)
-        jobs[name] = (number, folder / name)
-    return jobs
+        settings = {**site.idle, "RRG_OUTPUT": str(folder / name), **environment}
+        output = f"--output={folder / name}.log"
+        jobs[name] = (slurm_cluster.submit(*SIZE, *words, output, f"slurm/{script}.sh", **settings), folder / name)
+    settings = {
+        "RRG_RECIPE": RECIPE,
+        "RRG_SHARDS": str(drawn_shards),
+        "RRG_BENCH": str(folder / "benchmark"),
+        "RRG_PREFLIGHT": "0",
+    }
+    words = [
+        *SIZE,
+        *two,
+        f"--output={folder}/benchmark.log",
+        "slurm/benchmark.sh",
+        "--steps",
+        "3",
+        "--warmup",
+        "1",
+        *OVERRIDES[:2],
+    ]
+    number = slurm_cluster.submit(*words, "train.threads=1", "data.workers=0", **site.container, **settings)
+    return {**jobs, "benchmark": (number, folder / "benchmark")}
 
 
 def lives(run):
@@ -73,103 +106,167 @@ def lives(run):
     return [life["end"] for life in json.loads(path.read_text())] if path.exists() else []
 
 
-def test_scripts_are_taken_as_they_are(cluster):
+def text_of(log):
+    return log.read_text() if log.exists() else ""
+
+
+def test_scripts_are_taken_as_they_are(slurm_cluster):
     for script in ("train_mimic", "train_iu", "evaluate", "sweep", "benchmark"):
-        cluster.run("sbatch", "--test-only", *SIZE, f"slurm/{script}.sh")
+        slurm_cluster.run("sbatch", "--test-only", *SIZE, f"slurm/{script}.sh")
     scripts = sorted(str(path) for path in (ROOT / "slurm").glob("*.sh"))
-    subprocess.run(["shellcheck", "-x", *scripts], check=True, env=cluster.environment)
+    subprocess.run(["shellcheck", "-x", *scripts], check=True, env=slurm_cluster.environment)
 
 
-def test_a_run_of_many_lives_trains_as_one_process(cluster, others, drawn_shards, tmp_path):
-    """ZeRO-3 on two nodes until a signal, FSDP2 until a node dies, again until the job is requeued, and to the end."""
-    run, log = tmp_path / "run", tmp_path / "log"
-    # A site's own file may set anything.
-    (tmp_path / "setup").write_text('[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || RRG_STRATEGY=fsdp2\n')
-    environment = {
-        "RRG_RECIPE": "tiny/r2gengpt_iu",
-        "RRG_SHARDS": str(drawn_shards),
-        "RRG_OUTPUT": str(run),
-        "RRG_STRATEGY": "zero3",
-        "RRG_SETUP": str(tmp_path / "setup"),
-    }
-    number = cluster.submit("--nodes=2", *SIZE, "--time=30", f"--output={log}", "slurm/train_iu.sh", *OVERRIDES, **environment)
+# What a site may have in a file of its own, here everything that changes from life to life. Only the first looks at the nodes.
+# The first three would train for hours, the last one three steps more than they did.
+SETUP = f"""
+echo "modules: $SITE_MODULES"
+life=${{SLURM_RESTART_COUNT:-0}} steps=1000000
+if [ "$life" -gt 0 ]; then RRG_STRATEGY=fsdp2 RRG_PREFLIGHT=0; fi
+if [ "$life" = 3 ]; then steps=$((3 + 10#$(ls "$RRG_OUTPUT/checkpoints" | sed -n 's/^step_//p' | sort | tail -n 1))); fi
+RRG_RECIPE=$RRG_OUTPUT.$life.yaml
+printf 'base: {ROOT}/configs/{RECIPE}.yaml\\ntrain: {{max_steps: %s}}\\n' "$steps" >"$RRG_RECIPE"
+"""
 
-    def step():
-        return max(events(run), default=0)
 
-    def until(target, life):
-        def told():
-            return f"step {step()}, {cluster.job(number)}\n{log.read_text()[-5000:] if log.exists() else ''}"
+def ranks_of(run):
+    """The processes that train into a folder, on all nodes of this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if any(word.endswith(b"launcher/rank.py") for word in words[:4]) and f"output={run}".encode() in words:
+                found.append(int(path.parent.name))
+    return found
 
-        cluster.until(lambda: step() >= target and len(lives(run)) >= life, 600, f"step {target} in life {life}", told)
 
-    until(3, 1)
-    cluster.run("scancel", "--signal=USR1", "--batch", number)
-    cluster.until(lambda: lives(run)[0] == "preemption", 60, "the first life to end", lambda: log.read_text()[-5000:])
+def heard(process, number):
+    """Whether a process that is stopped was sent a signal."""
+    pending = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{process}/status").read_text())[1]
+    return bool(int(pending, 16) >> (number - 1) & 1)
+
+
+def test_a_run_of_many_lives_trains_as_one_process(slurm_cluster, site, others, drawn_shards, tmp_path):
+    """ZeRO-3 on two nodes until Slurm warns of the time limit, FSDP2 until a node dies, again until the job is requeued, and to
+    the end; in a container, with modules. Then the run's reports and scores, on two nodes."""
+    cluster, run, log = slurm_cluster, tmp_path / "run", tmp_path / "log"
+    (tmp_path / "setup").write_text(SETUP)
+    values = {"RRG_SHARDS": drawn_shards, "RRG_OUTPUT": run, "RRG_STRATEGY": "zero3", "RRG_SETUP": tmp_path / "setup"}
+    exported = ",".join(["ALL", *(f"{name}={value}" for name, value in values.items())])
+    words = [*SIZE, "--time=60", f"--export={exported}", f"--output={log}", "slurm/train_mimic.sh", *OVERRIDES]
+    number = cluster.submit(*words, **site.container)
+
+    def told():
+        return f"{cluster.job(number)}, lives {lives(run)}\n{text_of(log)[-6000:]}"
+
+    def until(met, what):
+        cluster.until(met, 900, what, told)
+
+    def until_life(life, begins, steps):
+        """The life has begun, as `begins` says of its event, and has done so many steps; its processes."""
+        until(lambda: len(lives(run)) == life and len(events(run, begins)) == max(1, life - 1), f"life {life} to train")
+        start = max(events(run, begins))
+        until(lambda: max(events(run), default=0) >= start + steps, f"life {life} to do {steps} steps")
+        return start, ranks_of(run)
+
+    _, ranks = until_life(1, "start", 3)
+    for rank in ranks:  # Slurm looks at its clock twice a minute: what is trained meanwhile would have to be trained again below
+        os.kill(rank, signal.SIGSTOP)
+    # From now on the script's own `--signal=B:USR1@300` is due, and the job's end is minutes away.
+    cluster.run("scontrol", "update", f"JobId={number}", f"TimeLimit={cluster.minutes(number) + 4}")
+    until(lambda: all(heard(rank, signal.SIGUSR1) for rank in ranks), "Slurm to warn of the time limit")
+    for rank in ranks:
+        os.kill(rank, signal.SIGCONT)
+    until(lambda: lives(run)[0], "the first life to end")
     first = json.loads((run / "interrupted.json").read_text())
+    assert len(ranks) == 2 and lives(run)[0] == "timeout", told()
     assert first["signal"] == "SIGUSR1" and (run / "checkpoints" / f"step_{first['step']:08d}").is_dir()
 
-    until(first["step"] + 12, 2)
-    assert not (run / "interrupted.json").exists()
-    cluster.kill_node(cluster.names[1])
-    cluster.until(lambda: cluster.job(number).restarts == 2, 60, "Slurm to requeue the job")
-    cluster.start_node(cluster.names[1])
-
-    resumed = events(run, "resume")
-    cluster.until(
-        lambda: len(events(run, "resume")) > len(resumed), 600, "the third life to resume", lambda: log.read_text()[-5000:]
-    )
-    until(max(events(run, "resume")) + 3, 3)
+    start, _ = until_life(2, "resume", 1)
+    assert start == first["step"] and not (run / "interrupted.json").exists()
+    until(lambda: max(events(run, "checkpoint")) > start, "the second life to write a checkpoint")
+    dead = cluster.nodes_of(number)[1]
+    cluster.kill_node(dead)
+    until(lambda: cluster.job(number).restarts == 2, "Slurm to requeue the job")
+    cluster.start_node(dead)
+    again, _ = until_life(3, "resume", 2)
+    assert again > start, "it goes on from a checkpoint of the life that was cut off"
     cluster.run("scontrol", "requeue", number)
-    ended = cluster.wait(number, 600)
+    ended = cluster.wait(number, 900)
     text = log.read_text()
     assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 3), text[-8000:]
-    assert lives(run) == ["preemption", "preemption", "preemption", "done"]
-    assert text.count("preflight: 2 of 2 node(s)") == 4 and text.count("2 node(s) x 1 process(es)") == 4
+    assert lives(run) == ["timeout", "preemption", "preemption", "done"]
+    assert text.count("preflight: 2 of 2 node(s)") == 1 and text.count("2 node(s) x 1 process(es)") == 4
+    assert text.count("modules: load gcc/13 cuda/12.4") == 4
     assert "zero3: 2 processes" in text and "fsdp2: 2 processes" in text
+    trained = [line for line in site.commands() if "launcher.node train" in line]
+    assert len(trained) == 2 * 4, "one container on each node in each life"
+    inside = f"exec --nv --bind {ROOT},{site.asked.parent},/scratch --pwd {ROOT} /images/rrg.sif python3 -m launcher.node"
+    assert all(line.startswith(inside) for line in trained)
 
     one = tmp_path / "one"
-    command = ["launcher/train.py", "tiny/r2gengpt_iu", f"data.shards={drawn_shards}", f"output={one}", *OVERRIDES]
-    launch([sys.executable, *command])
+    words = ["launcher/train.py", f"{run}.3.yaml", f"data.shards={drawn_shards}", f"output={one}", *OVERRIDES]
+    launch([sys.executable, *words])
     ours, theirs = events(run), events(one)
-    assert sorted(ours) == sorted(theirs) == list(range(1, STEPS + 1))
-    for number in theirs:
-        assert ours[number]["order"] == theirs[number]["order"]
-        assert ours[number]["loss"] == pytest.approx(theirs[number]["loss"], abs=1e-4)
+    assert sorted(ours) == sorted(theirs) == list(range(1, max(events(run, "resume")) + 4))
+    for step in theirs:
+        assert ours[step]["order"] == theirs[step]["order"]
+        assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], abs=1e-4)
 
-
-def test_reports_and_scores_of_a_run(cluster, drawn_shards, tmp_path):
-    run, log = tmp_path / "run", tmp_path / "log"
-    quick = [*OVERRIDES, "train.max_steps=2", "generate.num_beams=1", "generate.min_new_tokens=2", "generate.max_new_tokens=4"]
-    command = ["launcher/train.py", "tiny/r2gengpt_iu", f"data.shards={drawn_shards}", f"output={run}", *quick]
-    launch([sys.executable, *command])
-    words = ["--nodes=2", *SIZE, f"--output={log}", "slurm/evaluate.sh"]
-    number = cluster.submit(*words, RRG_OUTPUT=str(run), RRG_CHECKPOINT="last")
-    assert cluster.wait(number).state == "COMPLETED", log.read_text()[-5000:]
+    words = ["--nodes=2", *SIZE, f"--output={log}.evaluate", "slurm/evaluate.sh", "generate.num_beams=1"]
+    words += ["generate.min_new_tokens=2", "generate.max_new_tokens=4"]
+    number = cluster.submit(*words, RRG_OUTPUT=str(run), RRG_CHECKPOINT="last", RRG_PREFLIGHT="0")
+    assert cluster.wait(number, 600).state == "COMPLETED", text_of(tmp_path / "log.evaluate")[-5000:]
     assert len((run / "predictions" / "test.jsonl").read_bytes().splitlines()) == 6
     assert list((run / "scores").glob("test.*.json"))
 
 
-def test_a_mistake_ends_the_job_at_once(cluster, tmp_path):
+def test_a_mistake_ends_the_job_at_once(slurm_cluster, tmp_path):
     log = tmp_path / "log"
     words = ["--nodes=2", *SIZE, f"--output={log}", "slurm/train_iu.sh"]
-    number = cluster.submit(*words, RRG_SHARDS=str(tmp_path / "no"), RRG_OUTPUT=str(tmp_path / "run"))
-    ended = cluster.wait(number)
+    number = slurm_cluster.submit(*words, RRG_SHARDS=str(tmp_path / "no"), RRG_OUTPUT=str(tmp_path / "run"))
+    ended = slurm_cluster.wait(number)
     assert (ended.state, ended.code, ended.restarts) == ("FAILED", 2, 0)
     assert f"shards: no folder {tmp_path / 'no'}" in log.read_text() and lives(tmp_path / "run") == ["mistake"]
 
 
-def test_crashes_have_a_budget_and_the_job_fails_in_the_end(cluster, others):
-    number, run = others["crash"]
-    ended = cluster.wait(number)
-    assert (ended.state, ended.code, ended.restarts) == ("FAILED", 1, 1)
-    assert lives(run) == ["crash", "crash"]
-    assert "2 lives of this run ended by crash, RRG_MAX_CRASHES allows 1" in run.with_suffix(".log").read_text()
+@pytest.mark.parametrize(
+    ("name", "reason", "variable", "code"),
+    [
+        ("crash", "crash", "RRG_MAX_CRASHES", 1),
+        ("preemption", "preemption", "RRG_MAX_PREEMPTIONS", 75),
+        ("limit", "timeout", "RRG_MAX_TIMEOUTS", 75),
+    ],
+)
+def test_lives_have_a_budget_and_the_job_fails_in_the_end(slurm_cluster, others, name, reason, variable, code):
+    number, run = others[name]
+    ended = slurm_cluster.wait(number, 600)
+    text = text_of(run.with_suffix(".log"))
+    assert (ended.state, ended.code, ended.restarts) == ("FAILED", code, 1), text
+    assert lives(run) == [reason, reason]
+    assert f"2 lives of this run ended by {reason}, {variable} allows 1" in text
 
 
-def test_a_time_limit_chains_another_job(cluster, others):
-    number, run = others["limit"]
-    ended = cluster.wait(number)
+def test_a_time_limit_chains_another_job(slurm_cluster, others):
+    number, run = others["chain"]
+    ended = slurm_cluster.wait(number, 600)
     assert (ended.state, ended.code) == ("FAILED", 75)
-    cluster.until(lambda: len(lives(run)) == 2 and lives(run)[1], 60, "the chained job", lambda: lives(run))
+    slurm_cluster.until(lambda: len(lives(run)) == 2 and lives(run)[1], 120, "the chained job", lambda: lives(run))
     assert lives(run) == ["timeout", "done"]
+
+
+def test_a_benchmark_over_one_and_two_nodes(slurm_cluster, site, others):
+    number, folder = others["benchmark"]
+    text = f"{slurm_cluster.wait(number, 600)}\n{text_of(folder.with_suffix('.log'))}"
+    assert "COMPLETED" in text, text[-5000:]
+    one, two = (json.loads((folder / f"nodes_{count}.json").read_text()) for count in (1, 2))
+    assert [record["configuration"]["nodes"] for record in (one, two)] == [1, 2]
+    assert [record["configuration"]["batch_size"] for record in (one, two)] == [4, 8], "weak scaling"
+    assert {rank["machine"]["node"] for rank in two["ranks"]} == set(slurm_cluster.names[2:])
+    assert one["protocol"] == two["protocol"] and not list(folder.glob("*.run"))
+    told = json.dumps(two)
+    assert two["measured"] and two["ranks"][1]["machine"]["variables"]["GLOO_SOCKET_IFNAME"] == "lo"
+    assert str(folder.parent) not in told and str(ROOT) not in told, "nothing of where it lies or whose it is"
+    assert "efficiency" in text and "studies/s" in (folder / "table.txt").read_text()
+    assert (folder / "scaling.png").read_bytes()[:4] == b"\x89PNG"
+    assert sum("launcher.node bench train" in line for line in site.commands()) == 3, "a container for each node of each count"

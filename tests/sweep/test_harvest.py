@@ -7,11 +7,12 @@ import math
 import pytest
 
 from rrg.errors import UserError
+from rrg.metrics.student import t_interval, t_quantile
 from rrg.sweep import journal
 from rrg.sweep.folder import Entry, SweepFolder
 from rrg.sweep.harvest import SEEDS, STUDIES, harvest
+from rrg.sweep.plots import _by_factors
 from rrg.sweep.results import write_results
-from rrg.sweep.seeds import t_interval, t_quantile
 from rrg.sweep.state import states
 from tests.sweep.sweeps import scores
 
@@ -65,6 +66,15 @@ def test_means_over_seeds_and_the_best_cell(tmp_path):
         "a_2",
         "a_3",
     ]
+
+
+def test_equal_cells_are_told_and_numbers_that_grow_by_factors(tmp_path):
+    folder = made(tmp_path, {"a": 0.1, "b": 0.2, "c": 0.4}, seeds=(1,))
+    fill(folder, {"a_1": 0.3, "b_1": 0.5, "c_1": 0.5})
+    (table,) = harvest(folder, states(folder), best="bleu_4")
+    assert table.best == "b" and table.notes[0].endswith("; the first of 2 that are equal: c as well")
+    assert _by_factors([1e-4, 3e-4, 1e-3]) and _by_factors([32, 64, 128, 256, 512]) and _by_factors([0.01, 0.03, 0.1, 0.3, 1.0])
+    assert not any(map(_by_factors, ([1, 2, 3], [0.0, 0.1, 1.0], [5.0, 50.0], [0.1, 0.2, 0.3, 0.4])))
 
 
 def test_one_seed_has_the_interval_over_studies(tmp_path):

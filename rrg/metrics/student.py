@@ -1,4 +1,4 @@
-"""The mean over seeds and how sure it is: Student's t interval (Student 1908), from quantiles computed here."""
+"""The mean of a few values and how sure it is: Student's t interval (Student 1908), from quantiles computed here."""
 
 from __future__ import annotations
 
