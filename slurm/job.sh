@@ -91,7 +91,9 @@ preflight() {
 }
 
 train() { # RECIPE key=value…, into RRG_OUTPUT; ends the script
-    local code=0 verdict
+    local code=0 verdict name=$1
+    case $name in *.yaml | *.yml) name=${name##*/} name=${name%.*} ;; esac
+    : "${RRG_OUTPUT:=runs/$name}"
     verdict=$(lives begin "$RRG_OUTPUT") || exit 2
     [ "$verdict" = begin ] || exit 1
     preflight --output "$RRG_OUTPUT" --shards "$RRG_SHARDS" && each train "$@" output="$RRG_OUTPUT" data.shards="$RRG_SHARDS" || code=$?

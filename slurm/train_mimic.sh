@@ -11,7 +11,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
-: "${RRG_RECIPE:=r2gengpt_mimic}" "${RRG_SHARDS:=shards/mimic}" "${RRG_OUTPUT:=runs/$RRG_RECIPE}" "${RRG_STRATEGY:=ddp}"
+: "${RRG_RECIPE:=r2gengpt_mimic}" "${RRG_SHARDS:=shards/mimic}" "${RRG_STRATEGY:=ddp}"
 RRG_SCRIPT=slurm/train_mimic.sh
 # shellcheck source=slurm/job.sh
 source "${RRG_HOME:-$SLURM_SUBMIT_DIR}/slurm/job.sh"
