@@ -85,9 +85,9 @@ def _end(error: Exception, team: Team, watchdog: Watchdog | None, folder: Path |
     """What `error` means on this rank. Raises RunError in its stead where the reason is a missing rank or memory."""
     failure = failure_of(error, team.rank, phases.where_failed(error), alone=watchdog is None)
     verdict = watchdog.tell(failure) if watchdog is not None else None
-    if failure.cause != "user":
-        write_failure(folder, team.rank, failure, error)
     first = verdict.failure if verdict is not None else failure
+    if failure.cause != "user":
+        write_failure(folder, team.rank, first if failure.cause == "collective" else failure, error)
     if failure.cause in ("memory", "lost"):
         raise RunError(failure.told, failure.code) from None
     if failure.cause == "collective":

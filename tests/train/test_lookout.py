@@ -7,9 +7,9 @@ import torch
 
 from rrg.errors import EXIT_LOST, EXIT_MEMORY, RunError, UserError
 from rrg.train.failures import CODES, Failure, failure_of
-from rrg.train.lookout import GATHER, GRACE, START, Seat, Verdict, hanging, judge
+from rrg.train.lookout import GATHER, GRACE, SCORING, SILENCE, START, Seat, Verdict, hanging, judge
 from rrg.train.phases import Phases, Where
-from rrg.train.signals import Interrupted
+from rrg.train.signals import Interrupted, StopRequest
 from rrg.train.watchdog import collective_timeout
 
 LIMIT = 10.0
@@ -82,6 +82,57 @@ def test_a_collective_that_failed_names_the_rank_that_stopped_first():
     assert told == "rank 1 on node0 made no progress for 42 s; last: step 17, forward; rank 0 on node0 could not finish"
 
 
+def test_of_a_collective_that_failed_a_silent_rank_and_one_at_work_come_before_those_that_wait():
+    waits = seat(2, WAIT, moved=10)  # it came first, and waits for the one that works
+    seats = [failed(0, "collective", 100, "could not finish"), seat(1, FORWARD, moved=20), waits]
+    assert judge(seats, 100.5 + GRACE, 0).failure.rank == 1
+    silent = seat(3, WAIT, moved=30, heard=100.0 - SILENCE)
+    assert judge([*seats, silent], 100.5 + GRACE, 0).failure.rank == 3
+
+
+def test_commands_that_train_nothing_begin_with_a_load_and_may_score_for_long():
+    def at(stage):
+        return seat(0, Where(0, stage, stage=stage), moved=0, heard=10_000)
+
+    assert hanging([at("load")], LIMIT + 1, LIMIT) == [] and hanging([at("load")], START + 1, LIMIT)
+    for stage in ("batch", "gather", "write"):
+        assert hanging([at(stage)], LIMIT + 1, LIMIT), stage
+    assert hanging([at("score")], LIMIT + 1, LIMIT) == [] and hanging([at("score")], SCORING * LIMIT + 1, LIMIT)
+
+
+def test_stages_and_batches_of_a_command():
+    phases = Phases()
+    phases.batch(3, 20)  # in a training run
+    assert str(phases.where) == "step 0, start"
+    phases.stage("load")
+    with phases("features"):
+        assert str(phases.where) == "load, features" and not phases.where.begun
+    assert str(phases.where) == "load"
+    phases.batch(3, 20)
+    assert str(phases.where) == "batch 3 of 20" and phases.where.begun
+    phases.stage("gather")
+    with phases("communication"):
+        assert str(phases.where) == "gather, communication" and phases.where.begun
+    phases.stage("write")
+    assert Where(**vars(phases.where)) == phases.where and str(phases.where) == "write"
+    with pytest.raises(ValueError, match="known: load, batch, gather, score, write"):
+        phases.stage("dreaming")
+    phases.reset()
+    assert str(phases.where) == "step 0, start"
+
+
+def test_a_request_of_another_rank_is_one_here_and_raises_nothing():
+    stop = StopRequest()
+    assert not stop.asked
+    stop.pass_on("SIGUSR1")
+    stop.pass_on("SIGTERM")
+    assert stop.asked and stop.name == "SIGUSR1"
+    assert not Interrupted("SIGUSR1").together
+    for left in (Interrupted("SIGUSR1", 0), Interrupted("SIGUSR1", done="0 of 6 reports")):
+        assert left.together and left.why == "SIGUSR1"
+    assert str(Interrupted("SIGTERM", done="2 of 6 reports")) == "SIGTERM, after 2 of 6 reports"
+
+
 @pytest.mark.parametrize(
     ("error", "cause", "says"),
     [
@@ -106,6 +157,9 @@ def test_every_end_is_one_line(monkeypatch, error, cause, says):
     failure = failure_of(error, 3, Where(17, "forward", "8 studies"), alone=False)
     assert failure.cause == cause and failure.code == CODES[cause] and says in failure.told
     assert failure.told.startswith("rank 3 on n") and "\n" not in failure.told and "patient" not in failure.told
+    if cause == "memory":
+        told = failure_of(error, 3, Where(3, "batch", stage="batch", of=9), alone=False).told
+        assert "last: batch 3 of 9" in told and "generate.batch_size" in told and "strategy" not in told
     if "Tried" in str(error):
         assert "(Tried to allocate 2.00 GiB)" in failure.told
     assert CODES["memory"] == EXIT_MEMORY and RunError("x", 71).code == 71
