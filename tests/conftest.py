@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,17 @@ def shared():
     if not (folder / "data").is_dir():
         pytest.skip(f"no real inputs at {folder} (set RRG_SHARED)")
     return folder
+
+
+def pytest_configure(config):
+    """Two workers take whole files (`--dist loadfile`), in the order below and not those with the most tests first."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config, items):
+    """For several workers, files with slow tests come first: whoever takes the last file then keeps nobody waiting for long."""
+    if not hasattr(config, "workerinput"):
+        return
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("multiprocess"))
+    items.sort(key=lambda item: -slow[item.path])

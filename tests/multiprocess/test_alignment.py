@@ -1,13 +1,13 @@
 """Runs with the mutual information objective on several processes, and with studies that cannot be read."""
 
 import json
-import sys
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.damage import damaged_copy
-from tests.processes import events, launch
+from tests.processes import events
+from tests.strategy.ranks import train_on
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 STEPS = 8
@@ -27,12 +27,8 @@ ALIGNED = [
 ]
 
 
-def command(shards, output, *overrides):
-    return ["launcher/train.py", "tiny/r2gengpt_iu", f"data.shards={shards}", f"output={output}", *ALIGNED, *overrides]
-
-
-def torchrun(count):
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+def words(shards, output, *overrides):
+    return ["tiny/r2gengpt_iu", f"data.shards={shards}", f"output={output}", *ALIGNED, *overrides]
 
 
 def weights(folder, step=STEPS):
@@ -42,8 +38,8 @@ def weights(folder, step=STEPS):
 def test_three_processes_of_two_studies_train_as_one_of_six(drawn_shards, tmp_path):
     """The same samples in every estimate, so the same losses, information and averages."""
     exact = ("connector.dropout=0", "train.eps=1e-4")
-    launch([sys.executable, *command(drawn_shards, tmp_path / "one", *exact, "train.micro_batch_size=6")])
-    launch([*torchrun(3), *command(drawn_shards, tmp_path / "three", *exact, "train.micro_batch_size=2")])
+    train_on(1, words(drawn_shards, tmp_path / "one", *exact, "train.micro_batch_size=6"), tmp_path / "log")
+    train_on(3, words(drawn_shards, tmp_path / "three", *exact, "train.micro_batch_size=2"), tmp_path / "log")
     one, three = events(tmp_path / "one"), events(tmp_path / "three")
     assert sorted(one) == sorted(three) == list(range(1, STEPS + 1))
     for step in one:
@@ -58,8 +54,8 @@ def test_three_processes_of_two_studies_train_as_one_of_six(drawn_shards, tmp_pa
 
 def test_a_rank_without_a_readable_study_holds_nobody_up(drawn_shards, tmp_path):
     shards = damaged_copy(drawn_shards, tmp_path / "shards", *(f"S{number:04d}.json" for number in range(1, 12)))
-    words = ("train.micro_batch_size=2", "data.max_damaged=24", "train.keep=5")
-    launch([*torchrun(3), *command(shards, tmp_path / "run", *words)], timeout=400)
+    more = ("train.micro_batch_size=2", "data.max_damaged=24", "train.keep=5")
+    train_on(3, words(shards, tmp_path / "run", *more), tmp_path / "log")
     steps = events(tmp_path / "run")
     assert sorted(steps) == list(range(1, STEPS + 1)) and min(record["studies"] for record in steps.values()) < 5
     assert json.loads((tmp_path / "run" / "done.json").read_text())["step"] == STEPS

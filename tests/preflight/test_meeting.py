@@ -54,7 +54,7 @@ def meet(folder, wishes, inject=None, hangs=()):
 
 @pytest.mark.multiprocess
 def test_all_well_with_every_link_measured(drawn_shards, tmp_path):
-    wishes = Wishes(output=str(tmp_path / "runs" / "a"), shards=str(drawn_shards), size=2**20)
+    wishes = Wishes(output=str(tmp_path / "runs" / "a"), shards=str(drawn_shards), size=2**20, seconds=600)
     report = meet(tmp_path, {0: wishes})
     assert report["code"] == 0 and [f for f in report["findings"] if f["grade"] == "bad"] == []
     assert sorted(report["facts"]) == ["0", "1", "2"] and not (tmp_path / "runs").exists()

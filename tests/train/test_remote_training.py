@@ -78,12 +78,12 @@ def test_a_run_moves_between_folder_and_url(server, drawn_shards, tmp_path):
     whole = train(drawn_shards, tmp_path / "whole", "data.workers=0", "train.schedule.kind=constant")
     length = ("train.schedule.kind=constant", "data.workers=0")
     train(drawn_shards, tmp_path / "moved", *length, "train.max_steps=2")
-    moved = train(server.url, tmp_path / "moved", *length, "data.cache_gb=0", "data.read_timeout=9", "data.read_retries=1")
+    moved = train(server.url, tmp_path / "moved", *length, "data.cache_gb=0", "data.read_timeout=120", "data.read_retries=1")
     assert numbers(moved) == numbers(whole)
 
 
 def test_a_server_that_dies_stops_the_run_at_its_budget(server, drawn_shards, tmp_path):
-    settings = ("data.workers=1", "data.read_timeout=0.5", "data.read_retries=1", "data.cache_gb=0", "train.validate_every=0")
+    settings = ("data.workers=1", "data.read_timeout=120", "data.read_retries=1", "data.cache_gb=0", "train.validate_every=0")
     arguments = (server.url, tmp_path / "run", *settings)
     server.misbehave("error", only="train-000001.tar")
     with pytest.raises(UserError, match="cannot be read: HTTP status 500"):
