@@ -68,7 +68,7 @@ class AlignedRun:
         indices = with_text(shards, self.recipe).nonzero()[0].tolist()
         own = pair_vectors(self.system, evaluation_films(self.system, shards), indices[team.rank :: team.world], team.device)
         phases.stage("gather")
-        vectors = joined(team.gather(own), shards.ids)
+        vectors = joined(team.gather(own), shards)
         quarantine = Quarantine(None, self.recipe.data.damage_budget, len(shards))
         for damage in vectors.damaged:
             quarantine.add(damage.study, damage.shard, damage.member, damage.reason, 0)

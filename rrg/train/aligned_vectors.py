@@ -12,7 +12,7 @@ from rrg.recipe import Recipe
 from rrg.shards.reader import DamagedSample, ShardSet
 from rrg.system import open_split
 from rrg.train.aligned_run import AlignedRun
-from rrg.train.vectors import evaluation_films, pair_vectors
+from rrg.train.vectors import evaluation_films, joined, pair_vectors
 
 
 def aligned_vectors(
@@ -35,7 +35,8 @@ def aligned_vectors(
         progress(min(done, total), total)
 
     for split, shards in opened.items():
-        held = pair_vectors(run.system, evaluation_films(run.system, shards), range(len(shards)), run.team.device, counted)
+        films = evaluation_films(run.system, shards)
+        held = joined([pair_vectors(run.system, films, range(len(shards)), run.team.device, counted)], shards)
         patients = tuple(shards.patients[shards.index_of(study)] for study in held.ids)
         x = torch.from_numpy(held.image).float()
         found[split] = shards, FilmVectors(split, held.ids, patients, x, f"aligned:{run.made['checkpoint']}")

@@ -30,7 +30,7 @@ class PairValidation(Validation):
         found = None if metrics is None else self._vectors(own)
         if metrics is None or team.total([found is None])[0]:
             return None
-        vectors = joined(team.gather(found), self._films.shards.ids)
+        vectors = joined(team.gather(found), self._films.shards)
         similarity = vectors.similarity
         metrics |= both_ways(similarity, own_pairs(len(similarity))).values()
         read = both_ways(similarity, equal_texts(self._texts(vectors.ids))).values()

@@ -51,7 +51,7 @@ def pair_vectors(
     system: System, films: Films, indices: Sequence[int], device: torch.device, progress: Callable[[int], None] | None = None
 ) -> PairVectors:
     """The vectors of the studies at `indices`, in that order. `progress` is told of studies after each batch; what it raises is
-    passed on, with the model as it was. Raises UserError where no study can be read."""
+    passed on, with the model as it was. A process may have no study of its own, or none that can be read: see `joined`."""
     model, recipe, size = system.model, system.recipe, system.recipe.train.micro_batch_size
     batches = [list(indices)[start : start + size] for start in range(0, len(indices), size)]
     feed = SplitFeed(films, system.tokeniser, batches)
@@ -78,7 +78,8 @@ def pair_vectors(
     finally:
         model.train(was_training)
     if not ids:
-        raise UserError(f"split {films.shards.split!r} of {films.shards.root}: no study could be read")
+        nothing = np.zeros((0, 0))
+        return PairVectors((), nothing, nothing, nothing, nothing, tuple(damaged))
     image, text, seen, read = (torch.cat(held).double().numpy() for held in parts)
     return PairVectors(tuple(ids), image, text, seen, read, tuple(damaged))
 
@@ -111,14 +112,16 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def joined(parts: Sequence[PairVectors], order: Sequence[str]) -> PairVectors:
-    """The parts of all processes as one, in `order`."""
-    places = {study: row for row, study in enumerate(order)}
-    ids = [study for part in parts for study in part.ids]
-    rows = sorted(range(len(ids)), key=lambda row: places[ids[row]])
+def joined(parts: Sequence[PairVectors], shards: ShardSet) -> PairVectors:
+    """The parts of all processes as one, in the order of `shards`. Raises UserError where no process could read a study."""
+    present = [part for part in parts if part.ids]
+    if not present:
+        raise UserError(f"split {shards.split!r} of {shards.root}: no study could be read")
+    ids = [study for part in present for study in part.ids]
+    rows = sorted(range(len(ids)), key=lambda row: shards.index_of(ids[row]))
 
     def all_of(name: str) -> FloatArray:
-        return np.concatenate([getattr(part, name) for part in parts])[rows]
+        return np.concatenate([getattr(part, name) for part in present])[rows]
 
     return PairVectors(
         tuple(ids[row] for row in rows),
