@@ -3,6 +3,7 @@
 #   prepare          the environment: folder, modules, container, interpreter
 #   preflight WORD…  every node looks at itself and its links; options of `rrg preflight`
 #   train WORD…      one launcher per node; signals become a checkpoint and another life of this job, as long as the budgets last
+#   begin FOLDER, finish FOLDER CODE   around another command that goes on where it was interrupted, with budgets of its own
 #   each WORD…       a command of `rrg` by all processes of all nodes; once WORD…: by one
 #   outside WORD…    a command of `rrg` that starts steps or jobs itself: on this host, not in the container, which has no Slurm
 set -euo pipefail
@@ -91,23 +92,34 @@ preflight() {
 }
 
 train() { # RECIPE key=value…, into RRG_OUTPUT; ends the script
-    local code=0 verdict name=$1
+    local code=0 name=$1
     case $name in *.yaml | *.yml) name=${name##*/} name=${name%.*} ;; esac
     : "${RRG_OUTPUT:=runs/$name}"
-    verdict=$(lives begin "$RRG_OUTPUT") || exit 2
-    [ "$verdict" = begin ] || exit 1
+    begin "$RRG_OUTPUT"
     preflight --output "$RRG_OUTPUT" --shards "$RRG_SHARDS" && each train "$@" output="$RRG_OUTPUT" data.shards="$RRG_SHARDS" || code=$?
+    finish "$RRG_OUTPUT" "$code" "$RRG_OUTPUT/interrupted.json"
+    exit 0
+}
+
+begin() { # FOLDER: a life of this job begins, counted there; ends the script where the budgets allow no more
+    local verdict
+    verdict=$(lives begin "$1") || exit 2
+    [ "$verdict" = begin ] || exit 1
+}
+
+finish() { # FOLDER CODE [FILE]: the life ended so, and FILE says by which signal; another one, or the end of the script, unless CODE is 0
+    local code=$2 verdict late=()
     if [ -n "$asked" ] && [ "$code" != 0 ] && [ "$code" != 2 ] && [ "$code" != 71 ]; then code=75; fi
     # When a node fails, srun ends the others by SIGTERM, and theirs is the larger exit code.
-    if [ -z "$asked" ] && [ "$code" = 75 ] && ! grep -qs SIGUSR1 "$RRG_OUTPUT/interrupted.json"; then code=1; fi
-    trap - USR1 TERM
-    local late=()
+    if [ -z "$asked" ] && [ "$code" = 75 ] && ! grep -qs SIGUSR1 "${3:-/dev/null}"; then code=1; fi
+    if [ "$code" != 0 ]; then trap - USR1 TERM; fi
     # Slurm may send its warning a minute early.
     if [ "$asked" = USR1 ] && [ "${left:-999999}" -le $((RRG_SIGNAL_LEAD + 90)) ]; then late=(--late); fi
-    verdict=$(lives end "$RRG_OUTPUT" "$code" "${late[@]}") || exit 2
+    verdict=$(lives end "$1" "$code" "${late[@]}") || exit 2
     # After SIGTERM it is Slurm that ends this job, and Slurm that knows whether it begins again.
     if [ "$verdict" = again ] && [ "$asked" != TERM ]; then again; fi
-    exit "$code"
+    if [ "$code" != 0 ]; then exit "$code"; fi
+    asked="" # it came too late to stop anything: what follows is short
 }
 
 again() { # another life of this job
