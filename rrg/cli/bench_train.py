@@ -152,7 +152,7 @@ def _tabulate(options: argparse.Namespace) -> int:
         require_same(earlier, later, (str(first), str(second)))
         if earlier["configuration"]["processes"] == later["configuration"]["processes"]:
             raise UserError(
-                f"{first} and {second}: both of {later['configuration']['processes']} processes; use --compare for two"
+                f"{first} and {second}: both of {later['configuration']['processes']} processes; use --compare for these two"
             )
     out = options.out or paths[0].parent
     with room_in(out):

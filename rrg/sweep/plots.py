@@ -114,7 +114,7 @@ def _line(panel: Any, metric: str, rows: Sequence[CellRow], layout: _Layout, nam
     panel.errorbar(x, y, yerr=reach, fmt=mark, color=colour, capsize=3, markersize=5, linewidth=1.2, label=name)
     for place, row, figure in zip(x, rows, figures, strict=True):
         if len(figure.values) > 1:
-            panel.plot([place] * len(figure.values), figure.values, ".", color=colour, markersize=4, alpha=0.5)
+            panel.plot([place] * len(figure.values), figure.values, "o", color=colour, markersize=3.5, mfc="white", zorder=4)
         if row.cell == best:
             panel.plot([place], [figure.mean], "*", color="black", markersize=11, zorder=5)
 
