@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.processes import ROOT, events, launch
+from tests.strategy.ranks import train_on
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 STEPS = 8
@@ -28,19 +29,19 @@ OVERRIDES = [
 ]
 
 
+def words(shards, output):
+    return ["tiny/r2gengpt_iu", f"data.shards={shards}", f"output={output}", *OVERRIDES]
+
+
 def command(shards, output):
-    return ["launcher/train.py", "tiny/r2gengpt_iu", f"data.shards={shards}", f"output={output}", *OVERRIDES]
-
-
-def torchrun(count):
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    return ["launcher/train.py", *words(shards, output)]
 
 
 @pytest.fixture(scope="module")
 def one(drawn_shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    launch([sys.executable, *command(drawn_shards, folder)])
-    return folder
+    train_on(1, words(drawn_shards, folder / "run"), folder / "log")
+    return folder / "run"
 
 
 def same_training(run, reference):
@@ -61,7 +62,8 @@ def same_training(run, reference):
 
 
 def test_torchrun_with_two_processes(drawn_shards, one, tmp_path):
-    launch([*torchrun(2), *command(drawn_shards, tmp_path / "run")])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch([*torchrun, *command(drawn_shards, tmp_path / "run")])
     assert events(tmp_path / "run", "start")[0]["world"] == 2
     same_training(tmp_path / "run", one)
 
@@ -82,7 +84,7 @@ def test_accelerate_with_the_repository_configuration(drawn_shards, one, tmp_pat
 def test_resuming_with_another_number_of_processes(drawn_shards, one, tmp_path):
     """Four steps on three processes, then on one: the samples of every step are those of one process."""
     output = tmp_path / "run"
-    launch([*torchrun(3), *command(drawn_shards, output)])
+    train_on(3, words(drawn_shards, output), tmp_path / "log")
     same_training(output, one)
     for path in (output / "checkpoints" / f"step_{STEPS:08d}", output / "done.json"):
         if path.is_dir():
@@ -91,7 +93,7 @@ def test_resuming_with_another_number_of_processes(drawn_shards, one, tmp_path):
             path.rmdir()
         else:
             path.unlink()
-    launch([sys.executable, *command(drawn_shards, output)])
+    train_on(1, words(drawn_shards, output), tmp_path / "log")
     assert events(output, "resume").keys() == {4}
     same_training(output, one)
 

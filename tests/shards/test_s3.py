@@ -135,4 +135,4 @@ def test_without_credentials(bucket, reading, monkeypatch, tmp_path):
 def test_nobody_listens_at_the_endpoint(bucket, reading, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"s3://films/chest/manifest\.json cannot be read"):
-        ShardSet(bucket, "train", Reading(reading.cache_dir, timeout=5, retries=1))
+        ShardSet(bucket, "train", Reading(reading.cache_dir, timeout=1, retries=1))

@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
 from rrg.train.signals import EXIT_ABORTED, EXIT_INTERRUPTED, Interrupted, StopRequest
-from tests.processes import ROOT, Command, events, run
+from tests.gates import Gate, after_rows, before_building, before_step
+from tests.processes import ROOT, SECONDS, Command, events, run
 
-STEPS = 40
+STEPS = 12
 OVERRIDES = [
     "train.batch_size=4",
     "train.micro_batch_size=2",
@@ -27,12 +29,6 @@ def arguments(shards, output, workers=1):
     return ["train", "tiny/r2gengpt_iu", f"data.shards={shards}", f"output={output}", f"data.workers={workers}", *OVERRIDES]
 
 
-def until_step(folder, step):
-    deadline = time.monotonic() + 120
-    while max(events(folder), default=0) < step and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 def test_a_request_waits_while_it_is_deferred_and_raises_elsewhere():
     former = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
     with StopRequest().listening() as stop, stop.deferred():
@@ -41,44 +37,60 @@ def test_a_request_waits_while_it_is_deferred_and_raises_elsewhere():
         assert stop.asked and stop.name == "SIGUSR1"
     with StopRequest().listening() as stop, pytest.raises(Interrupted, match="SIGTERM"):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+        time.sleep(SECONDS)
     assert former == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
 
 
-def test_ctrl_c_twice_leaves_a_process_that_hears_nothing():
-    """The main thread waits in C, as in a collective operation, where no Python handler runs."""
+def waits_in_c(same):
+    """A process whose main thread waits in C, as in a collective operation, where no Python handler runs. `same`: seconds in
+    which SIGINT is one Ctrl-C."""
     program = (
-        "import ctypes\n"
-        "from rrg.train.signals import StopRequest\n"
-        "with StopRequest().listening() as stop, stop.deferred():\n"
+        "import ctypes, sys\n"
+        "from rrg.train import signals\n"
+        "signals._SAME = float(sys.argv[1])\n"
+        "with signals.StopRequest().listening() as stop, stop.deferred():\n"
         "    mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)\n"
         "    print('ready', flush=True)\n"
         "    libc.pthread_mutex_lock(mutex), libc.pthread_mutex_lock(mutex)\n"  # the second waits for ever, whatever signal comes
     )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", program, str(same)], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)  # the terminal and a launcher both deliver one Ctrl-C
-    time.sleep(1.2)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == EXIT_ABORTED
+    return process
+
+
+def test_ctrl_c_twice_leaves_a_process_that_hears_nothing():
+    """The terminal and a launcher both deliver one Ctrl-C, which is none then; one that comes later ends the process."""
+    process = waits_in_c(SECONDS)
+    try:
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    process, end = waits_in_c(1.0), time.monotonic() + SECONDS
+    while process.poll() is None:
+        assert time.monotonic() < end
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert process.returncode == EXIT_ABORTED
 
 
 @pytest.mark.slow
 def test_interrupted_runs_end_bitwise_equal(drawn_shards, tmp_path):
     whole, often = tmp_path / "whole", tmp_path / "often"
     run(arguments(drawn_shards, whole), tmp_path / "log")
-    for number, step in ((signal.SIGUSR1, 5), (signal.SIGTERM, 15), (signal.SIGINT, 25)):
-        command = Command(arguments(drawn_shards, often), tmp_path / "often.log")
-        until_step(often, step)
+    for number, step in ((signal.SIGUSR1, 2), (signal.SIGTERM, 5), (signal.SIGINT, 9)):
+        gate = Gate(tmp_path / number.name)
+        command = Command(arguments(drawn_shards, often), tmp_path / "often.log", partial(before_step, gate, step))
+        gate.reached(command)
         # To the whole group, loader workers included, as a scheduler and a terminal send it.
         os.killpg(command.process.pid, number)
-        assert command.wait() == EXIT_INTERRUPTED
+        gate.open()
+        assert command.wait() == EXIT_INTERRUPTED, command.text()
         left = json.loads((often / "interrupted.json").read_text())
-        assert left["signal"] == signal.Signals(number).name and left["step"] >= step
+        assert left["signal"] == number.name and step <= left["step"] < STEPS
         assert (often / "checkpoints" / f"step_{left['step']:08d}").is_dir()
         assert events(often, "interrupted")[left["step"]]["signal"] == left["signal"]
         assert "Traceback" not in command.text() and "the same command carries on" in command.text()
@@ -93,15 +105,16 @@ def test_interrupted_runs_end_bitwise_equal(drawn_shards, tmp_path):
 @pytest.mark.slow
 def test_a_validation_is_left_off_and_taken_up_where_it_was(drawn_shards, tmp_path):
     long = ["train.max_steps=1", "train.validate_every=1.0", "generate.num_beams=1", "generate.batch_size=1"]
-    words = [*arguments(drawn_shards, tmp_path / "run", 0), *long, "generate.min_new_tokens=60", "generate.max_new_tokens=60"]
-    command = Command(words, tmp_path / "log")
+    words = [*arguments(drawn_shards, tmp_path / "run", 0), *long, "generate.min_new_tokens=2", "generate.max_new_tokens=6"]
+    gate = Gate(tmp_path / "gate")
+    command = Command(words, tmp_path / "log", partial(after_rows, gate, 1))
 
     def written():
         return sum(path.read_bytes().count(b"\n") for path in (tmp_path / "run" / "validation").glob(".*/*/*.jsonl"))
 
-    while command.process.is_alive() and not written():
-        time.sleep(0.005)
+    gate.reached(command)
     os.kill(command.process.pid, signal.SIGTERM)
+    gate.open()
     assert command.wait() == EXIT_INTERRUPTED
     assert 1 <= written() < 6 and events(tmp_path / "run", "interrupted").keys() == {1}
     assert events(tmp_path / "run", "validation") == {}
@@ -112,9 +125,10 @@ def test_a_validation_is_left_off_and_taken_up_where_it_was(drawn_shards, tmp_pa
 
 @pytest.mark.slow
 def test_before_the_first_step_there_is_nothing_to_keep(drawn_shards, tmp_path):
-    command = Command(arguments(drawn_shards, tmp_path / "run"), tmp_path / "log")
-    while not (tmp_path / "run" / "config.yaml").exists():
-        time.sleep(0.005)
+    gate = Gate(tmp_path / "gate")
+    command = Command(arguments(drawn_shards, tmp_path / "run"), tmp_path / "log", partial(before_building, gate))
+    gate.reached(command)
+    assert (tmp_path / "run" / "config.yaml").exists()
     os.kill(command.process.pid, signal.SIGTERM)
     assert command.wait() == EXIT_INTERRUPTED
     text = command.text()
