@@ -7,12 +7,13 @@ length. Loader workers only run `share(step)` ahead of time, so resuming is star
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -129,19 +130,21 @@ def _readable(films: Films, tokeniser: Tokeniser, places: Sequence[Place], share
     return items or [films.blank(Tokens(*tokeniser.blank_prompt(), [], False))]
 
 
-def _outlive_one_term(worker: int) -> None:
-    """A scheduler sends SIGTERM to every process of a job at once; the trainer still has a step to end and its workers with it.
+def _heed_the_trainer(worker: int) -> None:
+    """Of all SIGTERM only the trainer's own ends a loader worker, which is how PyTorch ends one that is stuck.
 
-    PyTorch itself ends a worker that is stuck by SIGTERM, twice: the second one counts.
+    A scheduler sends it to every process of a job at once, and torchrun, told so, to the whole group once more; but the trainer
+    still has a step to end, and its workers with it. Where the trainer dies, PyTorch ends its workers by other means.
     """
-    received: list[int] = []
+    trainer = multiprocessing.parent_process()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_for, args=(trainer.pid if trainer else os.getppid(),), daemon=True).start()
 
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received:
-            os._exit(0)
-        received.append(number)
 
-    signal.signal(signal.SIGTERM, receive)
+def _end_for(trainer: int | None) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 def shares(feed: Dataset, numbers: Sequence[int] | range, *, workers: int, prefetch: int) -> Iterator[Share]:
@@ -158,7 +161,7 @@ def shares(feed: Dataset, numbers: Sequence[int] | range, *, workers: int, prefe
         prefetch_factor=prefetch if workers else None,
         pin_memory=False,
         collate_fn=None,
-        worker_init_fn=_outlive_one_term,
+        worker_init_fn=_heed_the_trainer,
     )
     for share in loader:
         if share.error is not None:

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import multiprocessing
+import subprocess
 
 import pytest
 import torch
@@ -66,6 +68,26 @@ def test_workers_give_what_this_process_gives(system):
         shares(feed, numbers, workers=2, prefetch=2), shares(feed, numbers, workers=0, prefetch=1), strict=True
     ):
         equal(ours, theirs)
+
+
+def test_workers_leave_for_the_process_they_work_for_alone(system):
+    """Slurm and then torchrun send SIGTERM to every process of a job while a step is still to be ended."""
+    before = multiprocessing.active_children()
+    reading = shares(feed_of(system), range(40), workers=2, prefetch=1)
+    first = [next(reading), next(reading)]  # one of each: both listen
+    workers = [child for child in multiprocessing.active_children() if child not in before]
+    for _ in range(3):
+        subprocess.run(["kill", "-TERM", *(str(worker.pid) for worker in workers)], check=True)
+    rest = list(reading)
+    assert len(workers) == 2 and [share.number for share in [*first, *rest]] == list(range(40))
+
+    reading = shares(feed_of(system), range(40), workers=1, prefetch=1)
+    next(reading)
+    (worker,) = (child for child in multiprocessing.active_children() if child not in before)
+    worker.terminate()  # as PyTorch does with one that is stuck
+    worker.join(120)
+    assert worker.exitcode == 0
+    reading.close()
 
 
 def test_films_of_a_study_change_with_the_epoch_and_its_occurrence_only(system):
