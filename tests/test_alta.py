@@ -250,17 +250,13 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(whole, drawn_shards, tmp_
 @pytest.mark.slow
 def test_two_processes_train_as_one(drawn_shards, tmp_path):
     """Masks, words and order are drawn by the study: features gathered over two ranks give the losses of one."""
-    import sys
-
-    from tests.processes import launch
+    from tests.strategy.ranks import train_on
 
     exact = ("language.dropout=0", "train.eps=1e-4", "train.validate_every=0", "objectives.local_contrast.chunk=400")
     one = words(drawn_shards, tmp_path / "one", *exact)
     two = words(drawn_shards, tmp_path / "two", *exact, "train.micro_batch_size=4")
-    launch([sys.executable, "launcher/train.py", *one[1:]])
-    launch(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "launcher/train.py", *two[1:]]
-    )
+    train_on(1, one[1:], tmp_path / "log")
+    train_on(2, two[1:], tmp_path / "log")
     left, right = events(tmp_path / "one"), events(tmp_path / "two")
     assert left[1]["objectives"] == pytest.approx(right[1]["objectives"], rel=1e-5, abs=1e-5)
     for step in left:

@@ -137,10 +137,7 @@ def test_every_kind_has_tiny_sizes():
 
 
 def test_what_does_not_fit_is_refused_with_the_reason(base, drawn_shards, llama):
-    for kinds in KINDS:
-        if kinds in LEGAL:
-            recipe_of(base, drawn_shards, llama, kinds)
-            continue
+    for kinds in set(KINDS) - set(LEGAL):
         with pytest.raises(UserError) as caught:
             recipe_of(base, drawn_shards, llama, kinds)
         said = str(caught.value)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import time
 
 import pytest
@@ -11,8 +10,9 @@ from safetensors.torch import load_file
 from rrg.observations.ngrams import NgramTable
 from rrg.shards.reader import ShardSet
 from tests.ngram_inputs import LISTS, label_file, ngram_overrides, write_table
-from tests.processes import ROOT, Command, events, launch, run
+from tests.processes import ROOT, Command, events, run
 from tests.refusal import refused
+from tests.strategy.ranks import train_on
 
 STEPS = 10
 OVERRIDES = [
@@ -176,9 +176,8 @@ def test_parts_written_from_other_labels_are_not_taken_over(whole, drawn_shards,
 
 @pytest.mark.multiprocess
 def test_two_processes_read_the_same_n_grams(inputs, whole, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     short = ["train.max_steps=4", "train.validate_reports=false", "train.select={loss: -1}"]
-    launch([*torchrun, "launcher/train.py", *arguments(inputs, tmp_path / "two")[1:], *short])
+    train_on(2, [*arguments(inputs, tmp_path / "two")[1:], *short], tmp_path / "log")
     ours, theirs = events(tmp_path / "two"), events(whole)
     assert sorted(ours) == [1, 2, 3, 4] and all(ours[step]["order"] == theirs[step]["order"] for step in ours)
     assert all(set(ours[step]["objectives"]) == {"report", "mine"} for step in ours)
