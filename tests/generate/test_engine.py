@@ -3,8 +3,8 @@
 import json
 import random
 import shutil
-import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -12,7 +12,9 @@ from rrg.generate.engine import batches_by_prompt
 from rrg.recipe import load_recipe
 from rrg.system import System, open_split
 from tests.damage import damage, damaged_copy
-from tests.processes import Command, launch, run
+from tests.gates import Gate, after_rows
+from tests.processes import Command, run, until
+from tests.refusal import call
 
 TINY = ["data.workers=0", "train.threads=1", "generate.num_beams=1", "generate.min_new_tokens=20", "generate.max_new_tokens=40"]
 
@@ -40,10 +42,10 @@ def written(folder):
     return sum(path.read_bytes().count(b"\n") for path in folder.glob(".train.parts/*/*.jsonl"))
 
 
-def kill_after(command, folder, lines):
-    deadline = time.monotonic() + 60
-    while command.process.is_alive() and written(folder) < lines and time.monotonic() < deadline:
-        time.sleep(0.002)
+def kill_after(words, folder, lines, most):
+    """SIGKILL at any moment after so many lines. A process that has written `most` waits for its death."""
+    command = Command(words, folder / f"log.{lines}", partial(after_rows, Gate(folder / f"gate.{lines}"), most))
+    until(lambda: written(folder / "run" / "predictions") >= lines, command.process.is_alive, command.text)
     time.sleep(random.Random(lines).random() * 0.02)
     command.kill()
 
@@ -54,11 +56,12 @@ def test_killed_and_continued_by_one_process_and_then_by_two(trained, undisturbe
     folder = copied(trained, tmp_path / "run")
     words = ["generate", str(folder), "--split", "train", "generate.batch_size=1"]
     for lines in (1, 4):
-        kill_after(Command(words, tmp_path / "log"), folder / "predictions", lines)
+        kill_after(words, tmp_path, lines, most=6)
         assert not (folder / "predictions" / "train.jsonl").exists()
     done = written(folder / "predictions")
     assert 4 <= done < 24
-    launch([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rrg.cli", *words])
+    outcomes = call(words, tmp_path, ranks=2)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     assert (folder / "predictions" / "train.jsonl").read_bytes() == undisturbed
     assert {path.name for path in (folder / "predictions").iterdir()} == {"train.jsonl", "train.made.json"}
 
