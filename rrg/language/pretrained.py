@@ -14,6 +14,7 @@ from rrg.config.context import BuildContext
 from rrg.errors import UserError
 from rrg.language.architectures import published_config
 from rrg.language.attention import SDPA, attention_of, choose_attention
+from rrg.language.converted import shared_weights
 from rrg.language.quantized import loading_arguments
 from rrg.language.tokenizer import kept_tokenizer, train_tokenizer
 
@@ -34,10 +35,13 @@ def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any,
     quantized = loading_arguments(options.quantize, options.dtype)
     folder = _resolve(options.name, context)
     try:
-        attention = attention_of(AutoConfig.from_pretrained(folder), options.attention, options.dtype)
+        config = AutoConfig.from_pretrained(folder)
+        attention = attention_of(config, options.attention, options.dtype)
         tokenizer = AutoTokenizer.from_pretrained(folder)
+        own = bool(quantized) or options.train == "full"  # weights that no process shares with another
+        weights = folder if own else shared_weights(folder, config, options.dtype)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, options.dtype), attn_implementation=attention, output_loading_info=True, **quantized
+            weights, dtype=getattr(torch, options.dtype), attn_implementation=attention, output_loading_info=True, **quantized
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -46,6 +50,7 @@ def load_pretrained(options: CausalOptions, context: BuildContext) -> tuple[Any,
             "safetensors weights, a reachable Hugging Face name, or embedded:smollm2-135m"
         ) from None
     model, loading = loaded
+    model.name_or_path = model.config._name_or_path = folder
     missing = sorted(loading["missing_keys"])
     if missing:
         raise UserError(

@@ -9,9 +9,12 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
+from rrg.config.load import Loaded
 from rrg.errors import UserError
+from rrg.language.quantized import check_quantization
 from rrg.model import ReportGenerator
 from rrg.recipe import Recipe
+from rrg.stages import stage_recipe
 from rrg.strategy.traps import SHARDED, check_recipe
 
 if TYPE_CHECKING:
@@ -27,6 +30,21 @@ _CLASSES = {
 _MB = 1e6
 
 
+def check_strategies(loaded: Loaded[Recipe], world: int) -> None:
+    """Before any weights are loaded: whether the recipe and its stages can be trained by `world` processes on this machine.
+
+    Raises:
+        UserError: their strategy cannot, or the machine.
+    """
+    for recipe in (*(stage_recipe(loaded, name).value for name in loaded.value.stages), loaded.value):
+        check_recipe(recipe, _running(recipe, world))
+        check_quantization(getattr(recipe.language, "quantize", "none"))
+
+
+def _running(recipe: Recipe, world: int) -> str:
+    return recipe.strategy if world > 1 else "ddp"
+
+
 def take_over(recipe: Recipe, model: ReportGenerator, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> Replicas:
     """`model` and `optimizer` as `recipe.strategy` says. On one process there is nothing to share: every strategy is the whole
     model. Collective.
@@ -34,8 +52,7 @@ def take_over(recipe: Recipe, model: ReportGenerator, optimizer: torch.optim.Opt
     Raises:
         UserError: the strategy cannot train this recipe, or what the library made of it is not what was asked for.
     """
-    world = int(accelerator.num_processes)
-    name = recipe.strategy if world > 1 else "ddp"
+    name = _running(recipe, int(accelerator.num_processes))
     check_recipe(recipe, name)
     module, kind = _CLASSES[name]
     strategy: Replicas = getattr(importlib.import_module(f"rrg.strategy.{module}"), kind)(model, optimizer, accelerator)

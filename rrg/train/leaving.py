@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,13 @@ def taught(recipe: Recipe, stage: bool, model: ReportGenerator) -> tuple[bool, b
     """(whether the language model was adapted, whether a stage's connector was trained): what there is to leave."""
     connector = model.connector is not None and any(parameter.requires_grad for parameter in model.connector.parameters())
     return recipe.language.exported, stage and connector
+
+
+def unquantised(recipe: Recipe) -> Recipe:
+    """`recipe` with its base in `language.dtype`, which adapters are folded into; the recipe itself where it is in that."""
+    if getattr(recipe.language, "quantize", "none") == "none":
+        return recipe
+    return dataclasses.replace(recipe, language=dataclasses.replace(recipe.language, quantize="none"))
 
 
 def leave(model: ReportGenerator, directory: RunDirectory, language: bool, connector: bool) -> None:

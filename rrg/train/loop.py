@@ -18,7 +18,7 @@ from rrg.shards.quarantine import Quarantine
 from rrg.shards.reader import ShardSet
 from rrg.shards.reading import Traffic
 from rrg.stages import stage_recipe
-from rrg.strategy.family import place, take_over
+from rrg.strategy.family import check_strategies, place, take_over
 from rrg.system import System, check_inputs, open_split
 from rrg.train import checkpoint
 from rrg.train.announcing import tell_parameters, tell_strategy, tell_studies
@@ -26,7 +26,7 @@ from rrg.train.clipping import clipped_groups
 from rrg.train.dealing import check_dealing
 from rrg.train.events import EventLog
 from rrg.train.guard import NonFiniteGuard
-from rrg.train.leaving import leave, taught
+from rrg.train.leaving import leave, taught, unquantised
 from rrg.train.optim import build_optimizer, parameter_table, rate_factor, set_rates
 from rrg.train.pair_validation import PairValidation
 from rrg.train.phases import phases
@@ -59,6 +59,7 @@ def train(loaded: Loaded[Recipe]) -> Path:
             new = team.lead(lambda: directory.open(loaded))
             try:
                 if not directory.done.exists():
+                    check_strategies(loaded, team.world)
                     check_inputs(loaded.value, ("train", "val"))
                 for name in loaded.value.stages:
                     Run(stage_recipe(loaded, name), root, team, stop).train()
@@ -344,8 +345,9 @@ class Run:
         language, connector = taught(self.recipe, self.directory.root != self._root, self._system.model)
         if not (language or connector):
             return
-        whole, best = self._strategy.name == "ddp", state.best.get("step", state.step)
-        model = self._system.model if whole else System.build(self.recipe, self._root, self._shards).model
+        recipe, best = unquantised(self.recipe), state.best.get("step", state.step)
+        whole = self._strategy.name == "ddp" and recipe is self.recipe
+        model = self._system.model if whole else System.build(recipe, self._root, self._shards).model
         if state.best or not whole:
             checkpoint.load(checkpoint.resolve(self.directory.checkpoints, str(best)), model)
         leave(model, self.directory, language, connector)

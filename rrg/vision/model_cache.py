@@ -32,22 +32,31 @@ def packaged_file(package: str, path: str, command: str, name: str) -> Path:
 def convert_once(name: str, source: Path, version: str, convert: Callable[[Path, Path], None]) -> Path:
     """The folder `embedded/NAME-DIGEST` of the cache, made by `convert(source, folder)` where it is not there yet.
 
-    DIGEST is over the source's bytes and the converter's `version`. A folder appears whole or not at all, and several processes
-    may ask at once: one converts, the others wait; where the file system has no locks, all convert and one rename wins.
+    DIGEST is over the source's bytes and the converter's `version`.
     """
-    root = cache_root() / "embedded"
-    target = root / f"{name}-{_digest(source, version)}"
-    if target.is_dir():
-        return target
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _lock(root / f"{target.name}.lock"):
-            if not target.is_dir():
-                _convert_into(target, source, convert)
+        return made_once("embedded", f"{name}-{_digest(source, version)}", source, convert)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UserError(
-            f"cannot write the converted {name} below {root}: {error.strerror}; set RRG_CACHE to another folder"
+            f"cannot write the converted {name} below {cache_root() / 'embedded'}: {error.strerror}; set RRG_CACHE to another "
+            "folder"
         ) from None
+
+
+def made_once(kind: str, name: str, source: Path, convert: Callable[[Path, Path], None]) -> Path:
+    """The folder `KIND/NAME` of the cache, made by `convert(source, folder)` where it is not there yet; `name` tells its content.
+
+    A folder appears whole or not at all, and several processes may ask at once: one converts, the others wait; where the file
+    system has no locks, all convert and one rename wins. Raises OSError where it cannot be written.
+    """
+    root = cache_root() / kind
+    target = root / name
+    if target.is_dir():
+        return target
+    root.mkdir(parents=True, exist_ok=True)
+    with _lock(root / f"{target.name}.lock"):
+        if not target.is_dir():
+            _convert_into(target, source, convert)
     return target
 
 
