@@ -158,10 +158,11 @@ class Watchdog(threading.Thread):
             self._failing, self._told_at, self._code = True, time.monotonic(), failure.code
         with suppress(OSError):
             self._beat(failure=asdict(failure))
-        self._known.wait(_PATIENCE)
-        silent = time.monotonic() - self._heard
-        if self._verdict is None and not failure.primary and self._lookout is None and silent > _PATIENCE:
-            self._verdict = self._without_rank_0(f"made no progress for {silent:.0f} s, and its process does not answer")
+        if not self._known.wait(_PATIENCE) and self._lookout is None and not failure.primary:
+            self._known.wait(max(0.0, _PATIENCE - (time.monotonic() - self._heard)))  # it may have spoken until a moment ago
+            silent = time.monotonic() - self._heard
+            if self._verdict is None and silent >= _PATIENCE:
+                self._verdict = self._without_rank_0(f"made no progress for {silent:.0f} s, and its process does not answer")
         verdict = self._verdict
         if verdict is not None and self._rank in verdict.failed and len(verdict.failed) == 1:
             time.sleep(_OTHERS_FIRST)
@@ -194,7 +195,7 @@ class Watchdog(threading.Thread):
             silent = time.monotonic() - self._heard
             if self._seconds and silent > patience(self._rank_0[1], self._seconds) + 2 * pause:
                 self._decide(self._without_rank_0(f"made no progress for {silent:.0f} s, and its process does not answer"))
-            if self._verdict is not None or (self._failing and time.monotonic() - self._told_at > _PATIENCE):
+            if self._verdict is not None or (self._failing and time.monotonic() - self._told_at > 2 * _PATIENCE):
                 return
 
     def _hear(self, message: dict[str, Any]) -> None:

@@ -81,6 +81,34 @@ def sign_requests(folder):
     StopRequest.pass_on = signed
 
 
+def hang_once_the_other_waits(folder):
+    """In a rank: its first batch is at work, with signs of progress, until rank 0 waits for it, and then hangs."""
+    import rrg.generate.engine
+    from rrg.train.phases import phases
+
+    def hang(*arguments):
+        while not (folder / "waits").exists():
+            phases.beat()
+            time.sleep(0.05)
+        time.sleep(10_000)
+
+    rrg.generate.engine.autocast = hang
+
+
+def sign_waiting(folder):
+    """In a rank: a file says that it has written its part and waits for the others."""
+    from rrg.train.phases import Phases
+
+    stage = Phases.stage
+
+    def signed(self, name):
+        stage(self, name)
+        if name == "gather":
+            (folder / "waits").touch()
+
+    Phases.stage = signed
+
+
 def both(first, second):
     first()
     second()
@@ -139,11 +167,11 @@ def shards_of(run_directory):
 def test_a_rank_that_hangs_is_named_and_what_rank_0_cannot_write_ends_all(writer, aligned, tmp_path):
     (folder,) = places(tmp_path, 1)
     words = ["generate", copied(writer, tmp_path / "run"), *LAST, *SAMPLED, "train.hang_seconds=20"]
-    ranks = Ranks(words, tmp_path, 2, inject={1: partial(hold_in, "rrg.generate.engine", "autocast", 1, folder)})
-    outcomes = ranks.outcomes([0, 1])
+    inject = {0: partial(sign_waiting, folder), 1: partial(hang_once_the_other_waits, folder)}
+    outcomes = Ranks(words, tmp_path, 2, inject=inject).outcomes([0, 1])
     for outcome in outcomes:
         assert outcome.code == EXIT_LOST, outcome.err
-        assert re.match(rf"rrg: rank 1 on {NODE} made no progress for \d+ s; last: batch 1 of 1$", told(outcome)), outcome.err
+        assert re.match(rf"rrg: rank 1 on {NODE} made no progress for \d+ s.*; last: batch 1 of 1$", told(outcome)), outcome.err
     (tmp_path / "file").touch()
     words = ["retrieve", copied(aligned, tmp_path / "aligned"), *LAST, "--bootstrap", "0", "--json", tmp_path / "file" / "x.json"]
     (tmp_path / "second").mkdir()
