@@ -19,10 +19,18 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def _whole_of_zero(parameter: Tensor) -> Tensor:
-    """From the parts themselves: what DeepSpeed gathers, and when it lets go of it, is not touched."""
+    """From the parts themselves: what DeepSpeed gathers, and when it lets go of it, is not touched.
+
+    What it has gathered already, as it does with a weight that a forward pass reads outside its module, is not gathered a second
+    time: the result keeps it, even where DeepSpeed lets go of it.
+    """
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
     part: Tensor = parameter.ds_tensor  # type: ignore[attr-defined]
     if parameter.ds_persist:  # type: ignore[attr-defined]
         return parameter
+    if parameter.ds_status == ZeroParamStatus.AVAILABLE:  # type: ignore[attr-defined]
+        return parameter.detach()
     parts = part.new_empty(part.numel() * dist.get_world_size())
     dist.all_gather_into_tensor(parts, part.detach().view(-1))
     return parts[: parameter.ds_numel].view(parameter.ds_shape)  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rrg.config.context import BuildContext
 from rrg.errors import UserError
+from rrg.language.causal import CausalLanguage
 from rrg.model import ReportGenerator, build_model
 from rrg.recipe import Recipe
 from rrg.strategy.units import units
@@ -41,7 +42,8 @@ class Account:
         ends: of its table, and its head where that is another tensor; gathered in the forward pass alone.
         films: of each unit of the encoder.
         persistent_bytes: frozen bytes that ZeRO-3 keeps gathered.
-        movable, movable_bytes: elements and bytes of the language model that it gathers for a pass, and needs again in the other.
+        movable, movable_bytes: elements and bytes of the language model's blocks that it gathers for a pass, and needs again in
+            the other.
     """
 
     parts: dict[str, Part] = field(default_factory=dict)
@@ -88,7 +90,7 @@ def meta_model(recipe: Recipe, ngrams: int = 0) -> ReportGenerator:
 
 def generator(model: Any) -> ReportGenerator:
     """`model`, which writes reports with a causal language model. Raises UserError for any other."""
-    if not isinstance(model, ReportGenerator) or not hasattr(getattr(model.language, "model", None), "get_decoder"):
+    if not isinstance(model, ReportGenerator) or not isinstance(model.language, CausalLanguage):
         raise UserError(
             "rrg plan: knows recipes whose reports a causal language model writes (language.kind causal_lm, small_llama)"
         )
@@ -130,7 +132,7 @@ def _gathering(result: Account, model: ReportGenerator) -> None:
         group = result.ends if end else result.films if own and id(own[0]) in films else result.blocks
         group.append(sum(map(_bytes, own)))
     ends = {id(embedding.weight), id(head.weight)}
-    inside = {id(p) for part in (model.language, model.vision) if part is not None for p in part.parameters()} - ends
+    inside = {id(p) for part in (model.language, model.vision) if part is not None for p in part.parameters()}
     everything = _once(model.parameters())
     small = int(sum(parameter.numel() for parameter in everything) * NEGLIGIBLE)
     for parameter in everything:
@@ -138,7 +140,7 @@ def _gathering(result: Account, model: ReportGenerator) -> None:
             continue
         if id(parameter) not in inside or parameter.numel() <= small:
             result.persistent_bytes += _bytes(parameter)
-        elif id(parameter) not in films:  # those are used in one pass alone, and let go
+        elif id(parameter) not in films | ends:  # those are used in one pass alone
             result.movable += parameter.numel()
             result.movable_bytes += _bytes(parameter)
 

@@ -12,12 +12,13 @@ from rrg.config.load import Loaded
 from rrg.errors import UserError
 from rrg.model import ReportGenerator
 from rrg.plan.account import Account, account
+from rrg.plan.buckets import buckets_of
 from rrg.plan.connector_cost import connector_cost
 from rrg.plan.hardware import Cluster
 from rrg.plan.language_cost import language_cost
 from rrg.plan.pace import Pace, Traffic, pace, traffic
 from rrg.plan.precision import Precision
-from rrg.plan.strategies import REDUCE_BUCKET, Memory, Parts, memory, obstacle, shares
+from rrg.plan.strategies import Memory, Parts, memory, obstacle, shares
 from rrg.plan.vision_cost import input_bytes, vision_cost
 from rrg.plan.workload import Workload
 from rrg.recipe import STRATEGIES, Recipe
@@ -108,15 +109,6 @@ def costs(recipe: Recipe, model: ReportGenerator, work: Workload, *, gpu: bool) 
     )
 
 
-def reduce_bucket(strategy: str) -> int:
-    """Elements of ZeRO's reduce buffer, as the run's DeepSpeed configuration says."""
-    if not strategy.startswith("zero"):
-        return REDUCE_BUCKET
-    from rrg.strategy.launch import deepspeed_config
-
-    return int(float(deepspeed_config(strategy)["zero_optimization"].get("reduce_bucket_size", REDUCE_BUCKET)))
-
-
 def _row(
     name: str,
     recipe: Recipe,
@@ -131,7 +123,7 @@ def _row(
     if why:
         return Row(name, why)
     cached = bool(getattr(recipe.vision, "cache", ""))
-    share = shares(name, sums, cluster, cached=cached, bucket=reduce_bucket(name))
+    share = shares(name, sums, cluster, cached=cached, buckets=buckets_of(name))
     held = memory(share, parts)
 
     def fits(studies: int) -> bool:

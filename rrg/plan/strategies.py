@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rrg.plan.account import Account
+from rrg.plan.buckets import DEFAULTS, Buckets
 from rrg.plan.cost import Cost
 from rrg.plan.hardware import Cluster
 from rrg.recipe import STRATEGIES
-
-# DeepSpeed's defaults, in elements: how long a gathered weight stays because it is needed again soon, and the reduce buffer.
-REUSE_DISTANCE, REDUCE_BUCKET = 1_000_000_000, 500_000_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,10 @@ class Shares:
     """What a strategy keeps on one process for good, and what it needs at times.
 
     Attributes:
-        gathered: for a block in the backward pass; `gathered_head` while the loss head runs.
+        gathered: for a block in the backward pass; `gathered_head` while the loss head runs, `gathered_films` while the encoder
+            of films does, `gathered_late` at the end of the language model's backward pass.
+        arriving: buckets of gathered blocks that lie beside the blocks made of them: (part of the forward pass that is over when
+            the bucket is let go, its bytes).
         reducing: buffers and gradients that exist in the backward pass alone.
         updating: while weights are moved.
         late: whether the language model's activations are gone when the first gradients are reduced: nothing of it is trained,
@@ -69,6 +70,9 @@ class Shares:
     standing: float = 0.0
     gathered: float = 0.0
     gathered_head: float = 0.0
+    gathered_films: float = 0.0
+    gathered_late: float = 0.0
+    arriving: list[tuple[float, float]] = field(default_factory=list)
     reducing: float = 0.0
     updating: float = 0.0
     late: bool = True
@@ -102,27 +106,26 @@ def obstacle(name: str, cluster: Cluster) -> str | None:
     return None
 
 
-def shares(name: str, sums: Account, cluster: Cluster, *, cached: bool, bucket: int = REDUCE_BUCKET) -> Shares:
-    """What strategy `name` makes of the weights. `cached`: the encoder of films does not run; `bucket`: ZeRO's, in elements."""
+def shares(name: str, sums: Account, cluster: Cluster, *, cached: bool, buckets: Buckets = DEFAULTS) -> Shares:
+    """What strategy `name` makes of the weights. `cached`: the encoder of films does not run; `buckets`: DeepSpeed's."""
     if name not in STRATEGIES:
         raise ValueError(name)
     if name in ("ddp", "zero2"):
-        result = _whole(name, sums, cluster, bucket)
+        result = _whole(name, sums, cluster, buckets)
     else:
-        result = _zero3(sums, cluster, cached, bucket) if name == "zero3" else _fully_sharded(name, sums, cluster, cached)
+        result = _zero3(sums, cluster, cached, buckets) if name == "zero3" else _fully_sharded(name, sums, cluster, cached)
     result.late = not sums.parts["language"].trained and not sums.parts["objectives"].trained
     return result
 
 
-def _whole(name: str, sums: Account, cluster: Cluster, bucket: int) -> Shares:
+def _whole(name: str, sums: Account, cluster: Cluster, buckets: Buckets) -> Shares:
     F, T, W = sums.frozen_bytes + sums.buffer_bytes, sums.trained_bytes, cluster.gpus
     if name == "ddp" or W == 1:
         return Shares(F + T, T, 2 * T, updating=T, flows=[Flow("all-reduce", "gradients", T, W, 1, "step")])
     flows = [Flow("reduce-scatter", "gradients", T, W, 1, "micro"), Flow("all-gather", "moved weights", T, W, 1, "step")]
-    return Shares(F + T + T / W, T / W, 2 * T / W, reducing=4.0 * bucket + T, updating=T / W, flows=flows)
-
-
-_PIECES = 4  # start symbol, prompt before and after the films, report: the tokens of each are looked up by themselves
+    return Shares(
+        F + T + T / W, T / W, 2 * T / W, reducing=4.0 * buckets.reduce * buckets.reducers + T, updating=T / W, flows=flows
+    )
 
 
 def _fully_sharded(name: str, sums: Account, cluster: Cluster, cached: bool) -> Shares:
@@ -134,7 +137,7 @@ def _fully_sharded(name: str, sums: Account, cluster: Cluster, cached: bool) -> 
     films = 0 if cached else sum(sums.films)
     flows = [
         Flow("all-gather", "blocks, both passes", sum(sums.blocks), S, 2, "micro"),
-        Flow("all-gather", "table, for each piece of the prompt", sum(sums.ends[:1]), S, _PIECES, "micro"),
+        Flow("all-gather", "table, for prompt and report together", sum(sums.ends[:1]), S, 1, "micro"),
         Flow("all-gather", "head, or the table as such, for the loss", sum(sums.ends[-1:]), S, 1, "micro"),
         Flow("all-gather", "encoder", films, S, 1, "micro"),
         Flow("all-reduce", "gradients", T, W, 1, "step"),
@@ -142,47 +145,84 @@ def _fully_sharded(name: str, sums: Account, cluster: Cluster, cached: bool) -> 
     weights = sum(sharded) / S + rest + sums.buffer_bytes + T
     # A block, the next one under way, and the buffer that it arrives in.
     gathered = 3 * block
-    return Shares(weights, T, 2 * T, gathered=gathered, gathered_head=2 * end, updating=2 * T, flows=flows)
+    return Shares(
+        weights,
+        T,
+        2 * T,
+        gathered=gathered,
+        gathered_head=2 * end,
+        gathered_films=gathered,
+        gathered_late=gathered,
+        updating=2 * T,
+        flows=flows,
+    )
 
 
-def _zero3(sums: Account, cluster: Cluster, cached: bool, bucket: int) -> Shares:
+def _zero3(sums: Account, cluster: Cluster, cached: bool, buckets: Buckets) -> Shares:
+    """DeepSpeed's PartitionedParameterCoordinator: each module that runs gathers one more bucket ahead, until `live` elements are
+    there or under way. A bucket arrives as one tensor and is copied into its weights; it stays until the last of them was used.
+    Table and head are read outside their modules: they stay from their first use to the end of the pass."""
     F, T, W = sums.frozen_bytes, sums.trained_bytes, cluster.gpus
     size = sums.movable_bytes / sums.movable if sums.movable else 0.0
+    blocks, ends, block = float(sums.movable_bytes), float(sum(sums.ends)), float(max(sums.blocks, default=0))
+    films = 0.0 if cached else float(sum(sums.films))
     # What is needed again within the reuse distance is not let go between the passes.
-    kept = min(sums.movable, REUSE_DISTANCE // 2) * size
-    films = 0 if cached else sum(sums.films)
-    again = max(0.0, sum(sums.blocks) - kept)
+    kept = min(blocks, buckets.reuse // 2 * size)
+    room = max(0.0, buckets.live * size - ends)
+    there = max(kept, min(blocks, room))
+    bucket = min(blocks, buckets.prefetch * size)
+    more = block + bucket if blocks > there else 0.0
     flows = [
+        Flow("all-gather", "table and head", ends, W, 1, "micro"),
         Flow("all-gather", "blocks, forward", sum(sums.blocks) + films, W, 1, "micro"),
-        Flow("all-gather", "blocks, backward", again, W, 1, "micro"),
+        Flow("all-gather", "blocks, backward", max(0.0, sum(sums.blocks) - there), W, 1, "micro"),
         Flow("reduce-scatter", "gradients", T, W, 1, "micro"),
         Flow("all-gather", "moved weights", T, W, 1, "step"),
     ]
-    weights = sums.persistent_bytes + F / W + sums.buffer_bytes + T + T / W
     return Shares(
-        weights,
+        sums.persistent_bytes + F / W + sums.buffer_bytes + T + T / W,
         T / W,
         2 * T / W,
-        standing=4.0 * bucket,
-        gathered=kept + max(sums.blocks, default=0),
-        gathered_head=kept,
+        standing=4.0 * buckets.reduce,
+        gathered=ends + there + more,
+        gathered_head=ends + there + more,
+        gathered_films=ends + min(blocks + films, room) + bucket,
+        gathered_late=ends + block + (bucket if blocks > there else 0.0),
+        arriving=[(done, ends + there + arrived) for done, arrived in _arrivals(blocks, bucket)],
         reducing=T,
         updating=T / W,
         flows=flows,
     )
 
 
+def _arrivals(blocks: float, bucket: float) -> list[tuple[float, float]]:
+    """(part of the blocks used when it is let go, bytes) of the last whole bucket, and of the rest."""
+    if not bucket:
+        return []
+    rest = blocks % bucket
+    return [((blocks - rest) / blocks, bucket), (1.0, rest)]
+
+
 def memory(share: Shares, parts: Parts) -> Memory:
-    """The fullest of five moments of a step: encoder of films, loss head, begin of the backward pass, first gradients, update."""
+    """The fullest of six moments of a step: encoder of films, a block of the forward pass whose bucket is still there, loss head,
+    begin of the backward pass, first gradients, update."""
     kept = sum(cost.kept_bytes for cost in parts.all)
     first = kept - parts.language.kept_bytes if share.late else kept
     moments = {
-        "films": (parts.copied, parts.vision.transient, share.gathered),
+        "films": (parts.copied, parts.vision.transient, share.gathered_films),
         "loss head": (kept + parts.copied, parts.language.held, share.gathered_head),
         "backward": (kept, parts.language.transient, share.gathered),
-        "reduction": (first, 0.0 if share.late else parts.language.transient, share.gathered + share.reducing),
+        "reduction": (
+            first,
+            0.0 if share.late else parts.language.transient,
+            (share.gathered_late if share.late else share.gathered) + share.reducing,
+        ),
         "update": (0.0, 0.0, share.updating),
     }
+    if share.arriving:
+        before = kept - parts.language.kept_bytes + parts.copied
+        arrivals = [(before + done * parts.language.kept_bytes, 0.0, there) for done, there in share.arriving]
+        moments["blocks"] = max(arrivals, key=sum)
     moment = max(moments, key=lambda name: sum(moments[name]))
     activations, head, buffers = moments[moment]
     return Memory(
