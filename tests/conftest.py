@@ -5,11 +5,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several busy processes with two threads each would slow one another down
 ROOT = Path(__file__).resolve().parents[1]
+
+# Drawn examples: the same in every run, however long one takes. RRG_DRAW=new draws others.
+settings.register_profile(
+    "rrg", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=os.environ.get("RRG_DRAW") != "new"
+)
+settings.load_profile("rrg")
 
 
 @pytest.fixture(scope="session")
