@@ -225,9 +225,14 @@ def test_a_mistake_ends_the_job_at_once(slurm_cluster, tmp_path):
     log = tmp_path / "log"
     words = ["--nodes=2", *SIZE, f"--output={log}", "slurm/train_iu.sh"]
     number = slurm_cluster.submit(*words, RRG_SHARDS=str(tmp_path / "no"), RRG_OUTPUT=str(tmp_path / "run"))
+    words = [f"--output={tmp_path / 'sweep'}", "slurm/sweep.sh"]
+    outside = slurm_cluster.submit(*words, RRG_CONTAINER="rrg.sif", RRG_OUTSIDE=str(tmp_path / "no"))
     ended = slurm_cluster.wait(number)
     assert (ended.state, ended.code, ended.restarts) == ("FAILED", 2, 0)
     assert f"shards: no folder {tmp_path / 'no'}" in log.read_text() and lives(tmp_path / "run") == ["mistake"]
+    ended = slurm_cluster.wait(outside)
+    assert (ended.state, ended.code) == ("FAILED", 2)
+    assert (tmp_path / "sweep").read_text().startswith(f"rrg: RRG_OUTSIDE: '{tmp_path / 'no'}' is no program")
 
 
 @pytest.mark.parametrize(

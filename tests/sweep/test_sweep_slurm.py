@@ -7,6 +7,7 @@ import pytest
 
 from rrg.sweep.folder import SweepFolder
 from rrg.sweep.state import ALIVE, states
+from tests.slurm.site import build_site
 from tests.sweep.sweeps import records, write_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -42,7 +43,7 @@ def until_ended(cluster, folder):
 
 
 def test_an_array_with_a_cap_a_trial_that_fails_once_and_the_harvest(cluster, drawn_shards, tmp_path):
-    """Submitted by slurm/sweep.sh, from within a job."""
+    """Submitted by slurm/sweep.sh, from within a job; trials in a container."""
     file = write_sweep(
         tmp_path / "three.yaml",
         drawn_shards,
@@ -56,8 +57,10 @@ def test_an_array_with_a_cap_a_trial_that_fails_once_and_the_harvest(cluster, dr
     unlucky.parent.mkdir(parents=True)
     unlucky.write_text("")  # where one trial's run directory ought to be
 
+    site = build_site(tmp_path / "site")
     words = [f"--output={log}", "slurm/sweep.sh", "--folder", folder, "seeds=[42]"]
-    assert cluster.wait(cluster.submit(*words, RRG_SWEEP=str(file)), 300).state == "COMPLETED", log.read_text()
+    number = cluster.submit(*words, RRG_SWEEP=str(file), **site.container)
+    assert cluster.wait(number, 300).state == "COMPLETED", log.read_text()
     assert "3 of 3 trials submitted to Slurm, at most 2 at one time" in log.read_text()
     array = records(folder / "jobs.jsonl")[0]["job"].partition("_")[0]
     assert "ArrayTaskThrottle=2" in cluster.run("scontrol", "show", "job", array)
@@ -66,6 +69,7 @@ def test_an_array_with_a_cap_a_trial_that_fails_once_and_the_harvest(cluster, dr
     until_ended(cluster, folder)
     ended = found(folder)
     assert most_at_one_time(folder) <= 2, "the cap holds"
+    assert [" /images/rrg.sif python3 -u -m submitit" in line for line in site.commands()] == [True] * 3
     assert [name for name, one in ended.items() if one.state == "failed"] == [unlucky.name], ended
     assert "not writable" in ended[unlucky.name].error and "rrg: " in ended[unlucky.name].error
     assert sum(one.state == "done" for one in ended.values()) == 2
