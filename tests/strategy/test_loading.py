@@ -14,7 +14,7 @@ WIDTH, BLOCKS = 416, 8
 BLOCK = 4 * (4 * WIDTH * WIDTH + 3 * WIDTH * (11 * WIDTH // 4))  # bytes of a block, the largest unit
 # Anonymous memory beside the share and the unit being cut: 2 to 6 MB were measured (what is trained, what libraries keep); the
 # rest is for the allocator. Two shares on three processes stay beyond it, and so does a whole base.
-ALLOWANCE = 10_000_000
+ALLOWANCE = 12_000_000
 
 
 def save_llama(folder, width, layers):
@@ -46,7 +46,7 @@ def bases(tmp_path_factory):
 )
 def test_no_process_holds_a_copy_of_the_base(drawn_shards, bases, tmp_path, strategy, world, local, parts):
     where = [str(drawn_shards), *map(str, bases), str(tmp_path)]
-    on_ranks(load_on_a_rank, world, local, free_port(), strategy, "float32", *where, seconds=400)
+    on_ranks(load_on_a_rank, world, local, free_port(), strategy, "float32", *where)
     total = sum(path.stat().st_size for path in bases[1].glob("*.safetensors"))
     assert total > BLOCKS * BLOCK
     for rank in range(world):
