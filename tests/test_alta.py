@@ -379,7 +379,7 @@ def test_impressions_are_cleaned_as_gloria_cleans_them():
         (["train.validate_reports=true"], "train.validate_reports: a text tower writes none"),
         (["data.views=stored"], "data.views: vision.kind mrm has a place for one frontal and one lateral film"),
         (["train.select={bleu_4: 1}"], "train.select.bleu_4: not computed in validation"),
-        (["vision.mask_ratio=1"], "vision.mask_ratio: 1.0 hides every patch"),
+        (["vision.mask_ratio=1"], "vision.mask_ratio: 1.0 is not below 1"),
         (["vision.architecture.heads=3"], "multiple of its 3 heads"),
         (["language.architecture={hidden_sizes: 3}"], "language.architecture has no 'hidden_sizes' for a BERT; did you mean"),
     ],
