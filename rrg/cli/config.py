@@ -119,7 +119,8 @@ def run_explain(options: argparse.Namespace) -> int:
         raise UserError(
             f"config explain {options.what!r}: no such section; {nearest(options.what, {r.key for r in documented(Recipe)})}"
         )
-    table = Table(Column("key", no_wrap=True), "type", "default", "meaning")
+    whole = min(48, max(len(str(row.default)) for row in rows))  # a name to be copied stays in one line
+    table = Table(Column("key", no_wrap=True), "type", Column("default", min_width=whole), "meaning")
     for row in rows:
         table.add_row(*(Text(str(value), overflow="fold") for value in (row.key, row.type, row.default, row.doc)))
     _console().print(table)

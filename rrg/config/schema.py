@@ -7,6 +7,7 @@ with its full path and the nearest legal names.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from rrg.config.ranges import Range
 from rrg.errors import UserError, nearest
 
 T = TypeVar("T")
+_PLAIN = (int, float, str, bool)
 
 
 def option(
@@ -137,19 +139,31 @@ def _typed_parts(family: Family, data: Mapping[str, Any], path: str) -> dict[str
 
 def _typed_leaves(cls: type, leaves: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Values checked and converted by OmegaConf against the annotations of `cls`."""
-    hints = typing.get_type_hints(cls)
     result = {}
     for name, value in leaves.items():
+        hint = _hints(cls)[name]
+        if hint in _PLAIN and type(value) is hint:  # what nearly all are: there is nothing to convert
+            result[name] = value
+            continue
         if isinstance(value, Mapping):  # null takes an entry out that a weaker layer put in
             value = {key: entry for key, entry in value.items() if entry is not None}
-        one = dataclasses.make_dataclass("Leaf", [(name, hints[name])])
         try:
-            node = OmegaConf.merge(OmegaConf.structured(one), {name: value})
+            node = OmegaConf.merge(_leaf(cls, name), {name: value})
             result[name] = OmegaConf.to_container(node)[name]  # type: ignore[index,call-overload]
         except OmegaConfBaseException:
-            expected = type_name(hints[name])
-            raise UserError(f"{_join(path, name)}: {value!r} is not {expected}; write a value of that type") from None
+            raise UserError(f"{_join(path, name)}: {value!r} is not {type_name(hint)}; write a value of that type") from None
     return result
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+@functools.cache
+def _leaf(cls: type, name: str) -> Any:
+    """What OmegaConf merges a value of this field into; never changed itself."""
+    return OmegaConf.structured(dataclasses.make_dataclass("Leaf", [(name, _hints(cls)[name])]))
 
 
 def type_name(hint: Any) -> str:
