@@ -22,6 +22,7 @@ class Cost:
         kept: what autograd keeps from the forward pass until the backward pass.
         held: bytes that are alive beside it at the end of the forward pass, when the loss head runs.
         inside: of these, what a single operation has to itself and a dry run does not see.
+        inputs: of frozen products, which are kept only where something asks for them (DeepSpeed's linear function under ZeRO-3).
         transient: the most that an operation of the part needs for itself at the beginning of the backward pass.
         forward: operations of the forward pass in this part's products.
         backward: of the backward pass: as many again for activation gradients, and again for weight gradients.
@@ -32,6 +33,7 @@ class Cost:
     kept: list[Term] = field(default_factory=list)
     held: float = 0.0
     inside: float = 0.0
+    inputs: float = 0.0
     transient: float = 0.0
     forward: float = 0.0
     backward: float = 0.0

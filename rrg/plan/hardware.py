@@ -1,7 +1,8 @@
 """GPUs and the links between them, as their vendors state them.
 
 Sources: NVIDIA's datasheets of V100, A100, L40S, H100 and H200 (dense rates, without sparsity; NVLink per direction, half of the
-total that a datasheet names; PCIe 3.0 and 4.0 x16 per direction). Nothing here was measured by this project.
+total that a datasheet names; PCIe 4.0 and 5.0 x16 per direction). An A100, H100 or H200 without `-pcie` in its name is the module
+with NVLink (SXM). Nothing here was measured by this project.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ GPUS = {
         Gpu("a100-40g", 39.4 * _GIB, 312e12, 1555e9, 300e9, "NVLink 3"),
         Gpu("a100-80g", 79.2 * _GIB, 312e12, 2039e9, 300e9, "NVLink 3"),
         Gpu("a100-40g-pcie", 39.4 * _GIB, 312e12, 1555e9, 32e9, "PCIe 4 x16"),
+        Gpu("a100-80g-pcie", 79.2 * _GIB, 312e12, 1935e9, 32e9, "PCIe 4 x16"),
         Gpu("a6000", 47.5 * _GIB, 155e12, 768e9, 32e9, "PCIe 4 x16"),
         Gpu("l40s", 44.5 * _GIB, 362e12, 864e9, 32e9, "PCIe 4 x16"),
         Gpu("h100-80g", 79.1 * _GIB, 989e12, 3350e9, 450e9, "NVLink 4"),
+        Gpu("h100-80g-pcie", 79.1 * _GIB, 756e12, 2000e9, 64e9, "PCIe 5 x16"),
         Gpu("h200-141g", 139.8 * _GIB, 989e12, 4800e9, 450e9, "NVLink 4"),
     )
 }

@@ -90,6 +90,10 @@ def language_cost(language: Any, recipe: Recipe, work: Workload, precision: Prec
     result.kept.append(
         Term("last norm and label rows", tokens * shape.width * 4 + work.rows * shape.width * a, "B·T·H·4 + R·H·a")
     )
+    if not full:
+        result.inputs = (
+            (1 if options.gradient_checkpointing else shape.layers) * tokens * (2 * shape.width + shape.feedforward) * a
+        )
     result.inside = head_bytes(shape, work, shape.dtype)
     result.held = tokens * shape.width * (shape.dtype.itemsize + r) + work.rows * shape.width * a + result.inside
     result.transient = NORM_COPIES[min(4, max(2, r))] * 4 * tokens * shape.width

@@ -47,9 +47,7 @@ def pace(parts: Parts, sums: Account, share: Shares, cluster: Cluster, micro_bat
     compute = products + sum(cost.touched for cost in parts.all) / (gpu.hbm * MEMORY)
     in_micro = sum(_seconds(flow, cluster, _calls(flow, sums)) for flow in share.flows if flow.every == "micro")
     in_step = sum(_seconds(flow, cluster, 1 + flow.size / 25e6) for flow in share.flows if flow.every == "step")
-    exposed = micro_batches * max(0.1 * in_micro, in_micro - HIDDEN * compute) + max(
-        0.1 * in_step, in_step - HIDDEN * compute / 2
-    )
+    exposed = micro_batches * _exposed(in_micro, compute) + _exposed(in_step, compute / 2)
     update = 8 * share.optimizer / (gpu.hbm * MEMORY)
     step = micro_batches * compute + exposed + update
     model, hardware = micro_batches * needed, micro_batches * done

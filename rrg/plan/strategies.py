@@ -60,6 +60,8 @@ class Shares:
             the bucket is let go, its bytes).
         reducing: buffers and gradients that exist in the backward pass alone.
         updating: while weights are moved.
+        inputs: whether the inputs of frozen products are kept: ZeRO-3 puts a function of its own in place of torch's
+            (deepspeed/runtime/zero/linear.py), which keeps them.
         late: whether the language model's activations are gone when the first gradients are reduced: nothing of it is trained,
             and no objective has weights of its own (its gradients come before the backward pass of the language model).
     """
@@ -75,6 +77,7 @@ class Shares:
     arriving: list[tuple[float, float]] = field(default_factory=list)
     reducing: float = 0.0
     updating: float = 0.0
+    inputs: bool = False
     late: bool = True
     flows: list[Flow] = field(default_factory=list)
 
@@ -170,7 +173,7 @@ def _zero3(sums: Account, cluster: Cluster, cached: bool, buckets: Buckets) -> S
     kept = min(blocks, buckets.reuse // 2 * size)
     room = max(0.0, buckets.live * size - ends)
     there = max(kept, min(blocks, room))
-    bucket = min(blocks, buckets.prefetch * size)
+    bucket = min(blocks + ends, buckets.prefetch * size)
     more = block + bucket if blocks > there else 0.0
     flows = [
         Flow("all-gather", "table and head", ends, W, 1, "micro"),
@@ -188,26 +191,28 @@ def _zero3(sums: Account, cluster: Cluster, cached: bool, buckets: Buckets) -> S
         gathered_head=ends + there + more,
         gathered_films=ends + min(blocks + films, room) + bucket,
         gathered_late=ends + block + (bucket if blocks > there else 0.0),
-        arriving=[(done, ends + there + arrived) for done, arrived in _arrivals(blocks, bucket)],
+        arriving=[(done, ends + there + arrived) for done, arrived in _arrivals(blocks, ends, bucket)],
         reducing=T,
         updating=T / W,
+        inputs=True,
         flows=flows,
     )
 
 
-def _arrivals(blocks: float, bucket: float) -> list[tuple[float, float]]:
-    """(part of the blocks used when it is let go, bytes) of the last whole bucket, and of the rest."""
-    if not bucket:
+def _arrivals(blocks: float, ends: float, bucket: float) -> list[tuple[float, float]]:
+    """(part of the blocks used when it is let go, bytes) of the last whole bucket, and of the rest; the table comes first."""
+    if not bucket or not blocks:
         return []
-    rest = blocks % bucket
-    return [((blocks - rest) / blocks, bucket), (1.0, rest)]
+    rest = (blocks + ends) % bucket
+    return [(max(0.0, blocks - rest) / blocks, bucket), (1.0, rest)]
 
 
 def memory(share: Shares, parts: Parts) -> Memory:
     """The fullest of six moments of a step: encoder of films, a block of the forward pass whose bucket is still there, loss head,
     begin of the backward pass, first gradients, update."""
-    kept = sum(cost.kept_bytes for cost in parts.all)
-    first = kept - parts.language.kept_bytes if share.late else kept
+    blocks = parts.language.kept_bytes + (parts.language.inputs if share.inputs else 0.0)
+    kept = parts.vision.kept_bytes + parts.connector.kept_bytes + blocks
+    first = kept - blocks if share.late else kept
     moments = {
         "films": (parts.copied, parts.vision.transient, share.gathered_films),
         "loss head": (kept + parts.copied, parts.language.held, share.gathered_head),
@@ -220,8 +225,7 @@ def memory(share: Shares, parts: Parts) -> Memory:
         "update": (0.0, 0.0, share.updating),
     }
     if share.arriving:
-        before = kept - parts.language.kept_bytes + parts.copied
-        arrivals = [(before + done * parts.language.kept_bytes, 0.0, there) for done, there in share.arriving]
+        arrivals = [(kept - (1 - done) * blocks + parts.copied, 0.0, there) for done, there in share.arriving]
         moments["blocks"] = max(arrivals, key=sum)
     moment = max(moments, key=lambda name: sum(moments[name]))
     activations, head, buffers = moments[moment]
