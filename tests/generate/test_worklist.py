@@ -68,7 +68,7 @@ def test_two_processes_stopped_half_way_and_continued_by_one(tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(900)
         assert process.exitcode == 0
     work = WorkList(target, IDS, {"step": 1})
     assert len(work.done()) == 11
