@@ -80,3 +80,10 @@ def test_mistakes(words, says, tmp_path):
 
 def test_no_recipe(tmp_path):
     assert "name a recipe, for example `rrg plan cmeaa_mimic" in refused(["plan"], tmp_path)
+
+
+@pytest.mark.parametrize("recipe", ["tiny/unicrossadapter_iu", "tiny/alta_mimic"])
+def test_reports_that_no_causal_language_model_writes(recipe, tmp_path):
+    assert "whose reports a causal language model writes (language.kind causal_lm, small_llama)" in refused(
+        ["plan", recipe], tmp_path
+    )
