@@ -11,6 +11,29 @@ QUICK = ["data.workers=0", "train.threads=1", "train.max_steps=1", "train.checkp
 SAMPLED = ["generate.do_sample=true", "generate.num_beams=1", "generate.batch_size=1"]
 SAMPLED += ["generate.min_new_tokens=100", "generate.max_new_tokens=100"]
 
+# Python imports this at its start. The process that writes reports waits behind the first of them until it was asked to stop.
+HOLDING = """
+import os, sys, time
+from pathlib import Path
+
+if any(word.endswith("rank.py") for word in sys.orig_argv):
+    from rrg.generate.worklist import WorkList
+    from rrg.train.signals import StopRequest
+
+    asked, append, receive = Path(os.environ["ASKED"]), WorkList.append, StopRequest._receive
+
+    def hear(self, number, frame):
+        asked.touch()
+        receive(self, number, frame)
+
+    def hold(self, rank, rows):
+        append(self, rank, rows)
+        while not asked.exists():
+            time.sleep(0.01)
+
+    WorkList.append, StopRequest._receive = hold, hear
+"""
+
 
 def test_reports_are_gone_on_with_in_another_life_of_the_job(slurm_cluster, drawn_shards, tmp_path):
     cluster, output, whole = slurm_cluster, tmp_path / "run", tmp_path / "whole.jsonl"
@@ -18,7 +41,10 @@ def test_reports_are_gone_on_with_in_another_life_of_the_job(slurm_cluster, draw
     words = ["--split", "train", "--checkpoint", "last", *SAMPLED]
     run(["generate", output, "--out", whole, *words], tmp_path / "log")
 
-    settings = {"RRG_OUTPUT": str(output), "RRG_CHECKPOINT": "last", "RRG_SPLIT": "train", "RRG_PREFLIGHT": "0"}
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early/sitecustomize.py").write_text(HOLDING)
+    held = {"PYTHONPATH": str(tmp_path / "early"), "ASKED": str(tmp_path / "asked")}
+    settings = held | {"RRG_OUTPUT": str(output), "RRG_CHECKPOINT": "last", "RRG_SPLIT": "train", "RRG_PREFLIGHT": "0"}
     script = ["--nodes=1", "--gpus-per-node=0", "--cpus-per-task=1", f"--output={tmp_path / 'job'}", "slurm/evaluate.sh"]
     number = cluster.submit(*script, *SAMPLED, **settings)
     parts = output / "predictions"
