@@ -12,7 +12,7 @@ import pytest
 
 from launcher.node import _trainers
 from rrg.errors import EXIT_LOST, EXIT_MEMORY
-from tests.processes import ROOT, events
+from tests.processes import ROOT, SECONDS, events
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 OVERRIDES = [
@@ -44,18 +44,18 @@ def test_interrupted_then_finished_and_nothing_is_left(drawn_shards, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"
     words = ["train", "tiny/r2gengpt_iu", f"data.shards={drawn_shards}", f"output={run}", "data.workers=1", *OVERRIDES]
     process = start([*words, "train.max_steps=5000"], log)
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + SECONDS
     while max(events(run), default=0) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(120) == 75, log.read_text()
+    assert process.wait(SECONDS) == 75, log.read_text()
     left = json.loads((run / "interrupted.json").read_text())
     assert left["signal"] == "SIGUSR1" and (run / "checkpoints" / f"step_{left['step']:08d}").is_dir()
     text = log.read_text()
     assert "one machine: 1 node(s) x 2 process(es)" in text and "Traceback" not in text and "ChildFailedError" not in text
     assert text.count("rrg: interrupted by SIGUSR1 after step") == 1
     process = start([*words, f"train.max_steps={left['step'] + 2}"], log)
-    assert process.wait(400) == 0, log.read_text()
+    assert process.wait(SECONDS) == 0, log.read_text()
     assert json.loads((run / "done.json").read_text())["step"] == left["step"] + 2
 
 
@@ -63,7 +63,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     process = start(
         ["train", "tiny/r2gengpt_iu", f"data.shards={tmp_path / 'no'}", f"output={tmp_path / 'run'}"], tmp_path / "log"
     )
-    assert process.wait(400) == 2
+    assert process.wait(SECONDS) == 2
     text = (tmp_path / "log").read_text()
     assert f"rrg: no folder {tmp_path / 'no'}" in text and "Traceback" not in text and not (tmp_path / "run").exists()
 
@@ -72,16 +72,16 @@ def test_codes_of_a_rank_that_is_gone_and_of_missing_memory_come_back(drawn_shar
     words = ["train", "tiny/r2gengpt_iu", f"data.shards={drawn_shards}", "data.workers=0", "train.max_steps=5000", *OVERRIDES]
     run, log = tmp_path / "lost", tmp_path / "lost.log"
     process = start([*words, f"output={run}"], log)
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + SECONDS
     while max(events(run), default=0) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     launcher = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
     os.kill(_trainers(launcher)[1], signal.SIGKILL)
-    assert process.wait(120) == EXIT_LOST, log.read_text()
+    assert process.wait(SECONDS) == EXIT_LOST, log.read_text()
     assert "vanished" in log.read_text()
     run, log = tmp_path / "memory", tmp_path / "memory.log"
     process = start([*words, f"output={run}"], log, script=Path(__file__).with_name("starved_rank.py"))
-    assert process.wait(400) == EXIT_MEMORY, log.read_text()
+    assert process.wait(SECONDS) == EXIT_MEMORY, log.read_text()
     assert "ran out of host memory" in log.read_text()
 
 
@@ -89,4 +89,4 @@ def test_a_signal_before_there_is_a_process_of_training(tmp_path):
     process = start(["train", "tiny/r2gengpt_iu", f"data.shards={tmp_path / 'no'}"], tmp_path / "log", processes=1)
     time.sleep(1.5)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(120) in (75, -signal.SIGTERM, 2)  # told in time, before it listened, or after the mistake was met
+    assert process.wait(SECONDS) in (75, -signal.SIGTERM, 2)  # told in time, before it listened, or after the mistake was met

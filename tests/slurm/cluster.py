@@ -49,7 +49,7 @@ class Cluster:
     tool: Path | None = None
     jobs: list[int] = field(default_factory=list)
 
-    def run(self, *words: object, seconds: float = 60, check: bool = True, **environment: str) -> str:
+    def run(self, *words: object, seconds: float = 300, check: bool = True, **environment: str) -> str:
         """A Slurm command (or any other) with this cluster's environment; its output. Fails the test where it fails."""
         result = subprocess.run(
             [str(word) for word in words],
