@@ -15,7 +15,7 @@ import pytest
 from rrg.errors import EXIT_LOST
 from rrg.train.signals import EXIT_INTERRUPTED
 from tests.processes import Command, events, run, until
-from tests.ranks import Ranks
+from tests.ranks import Ranks, told_one_another
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 NODE = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
@@ -236,8 +236,9 @@ def test_a_validation_of_two_towers_is_left_after_the_batch_at_work(drawn_shards
     assert events(tmp_path / "run", "validation").keys() == {1} and list(events(tmp_path / "run", "step")) == [1]
 
 
-def short_collectives(stopped):
-    """In a rank: before step 3 a collective operation may take 5 s, and a rank that is to be `stopped` stops itself."""
+def short_collectives(signs, stops):
+    """In a rank: once all have told one another where they are, collective operations may take 5 s from the next step on, before
+    which a rank that `stops` stops itself."""
     import datetime
 
     from torch.distributed import distributed_c10d
@@ -247,10 +248,12 @@ def short_collectives(stopped):
     original = Stepper.run
 
     def patched(self, step, share):
-        if step == 2:
-            distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=5), None)
-            if stopped:
+        if (signs / "soon").exists():  # put there before a step that both have made
+            if stops:
                 os.kill(os.getpid(), signal.SIGSTOP)
+            distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=5), None)
+        elif stops and told_one_another(signs, 2):
+            (signs / "soon").touch()
         return original(self, step, share)
 
     Stepper.run = patched
@@ -260,11 +263,12 @@ def short_collectives(stopped):
 def test_a_collective_that_runs_into_its_timeout_names_the_rank_that_stopped(drawn_shards, tmp_path, victim):
     """With `train.hang_seconds=0` the watchdog looks for no hang: the library's timeout is what ends the run."""
     words = ["train", "tiny/r2gengpt_iu", f"data.shards={drawn_shards}", f"output={tmp_path / 'run'}", *QUICK]
-    words += ["train.batch_size=4", "train.micro_batch_size=2", "train.max_steps=9", "train.hang_seconds=0"]
-    inject = {rank: partial(short_collectives, rank == victim) for rank in (0, 1)}
+    words += ["train.batch_size=4", "train.micro_batch_size=2", "train.max_steps=1000000"]
+    words += ["train.checkpoint_every=1000000", "train.hang_seconds=0"]
+    inject = {rank: partial(short_collectives, tmp_path / "signs", rank == victim) for rank in (0, 1)}
     (outcome,) = Ranks(words, tmp_path, 2, inject=inject).outcomes([1 - victim])
     assert outcome.code == EXIT_LOST, outcome.err
     line = told(outcome)
-    assert re.match(rf"rrg: rank {victim} on {NODE} made no progress for \d+ s.*; last: step [23], \w+", line), line
+    assert re.match(rf"rrg: rank {victim} on {NODE} made no progress for \d+ s.*; last: step [1-9]\d*, \w+", line), line
     if victim:
         assert re.search(rf"; rank 0 on {NODE} could not finish a collective operation \(.*[Tt]imed? ?out.*\)", line), line
