@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help setup demo demo-small test quick kernels-proof lint types clean
 
 help:
 	@echo "make demo    set up, then the main job for real: films -> shards -> training -> reports -> scores -> a page"
-	@echo "make test    set up, then all tests, in two processes at a time (WORKERS=8 on a larger machine)"
+	@echo "make test    set up, then all tests, in three processes at a time, for many wait (WORKERS=8 on a larger machine)"
 	@echo "make quick   the tests that need no second process, browser, cluster or pretrained weights"
 	@echo "make kernels-proof   compile every kernel for sm_80 and sm_90: registers, spills, shared memory"
 	@echo "make lint    ruff, types, shellcheck"
