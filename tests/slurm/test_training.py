@@ -16,7 +16,7 @@ from tests.slurm.site import build_site
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.multiprocess]
 
-RECIPE = "tiny/r2gengpt_mimic"
+RECIPE = "tiny/r2gengpt_iu"
 OVERRIDES = [
     "train.batch_size=4",
     "train.micro_batch_size=2",
@@ -98,7 +98,11 @@ def others(slurm_cluster, site, drawn_shards, tmp_path_factory):
         *OVERRIDES[:2],
     ]
     number = slurm_cluster.submit(*words, "train.threads=1", "data.workers=0", **site.container, **settings)
-    return {**jobs, "benchmark": (number, folder / "benchmark")}
+    jobs["benchmark"] = (number, folder / "benchmark")
+    settings = {"RRG_RECIPE": "tiny/r2gengpt_mimic", "RRG_SHARDS": str(drawn_shards), "RRG_OUTPUT": str(folder / "mimic")}
+    words = [*SIZE, *two, f"--output={folder}/mimic.log", "slurm/train_mimic.sh", *OVERRIDES, "train.max_steps=2"]
+    jobs["mimic"] = (slurm_cluster.submit(*words, **settings), folder / "mimic")
+    return jobs
 
 
 def lives(run):
@@ -153,8 +157,8 @@ def test_a_run_of_many_lives_trains_as_one_process(slurm_cluster, site, others, 
     (tmp_path / "setup").write_text(SETUP)
     values = {"RRG_SHARDS": drawn_shards, "RRG_OUTPUT": run, "RRG_STRATEGY": "zero3", "RRG_SETUP": tmp_path / "setup"}
     exported = ",".join(["ALL", *(f"{name}={value}" for name, value in values.items())])
-    words = [*SIZE, "--time=60", f"--export={exported}", f"--output={log}", "slurm/train_mimic.sh", *OVERRIDES]
-    number = cluster.submit(*words, **site.container)
+    place = ["--nodes=2", f"--nodelist={','.join(cluster.names[:2])}", "--time=60", f"--output={log}"]
+    number = cluster.submit(*SIZE, *place, f"--export={exported}", "slurm/train_iu.sh", *OVERRIDES, **site.container)
 
     def told():
         return f"{cluster.job(number)}, lives {lives(run)}\n{text_of(log)[-6000:]}"
@@ -219,6 +223,14 @@ def test_a_run_of_many_lives_trains_as_one_process(slurm_cluster, site, others, 
     assert cluster.wait(number, 600).state == "COMPLETED", text_of(tmp_path / "log.evaluate")[-5000:]
     assert len((run / "predictions" / "test.jsonl").read_bytes().splitlines()) == 6
     assert list((run / "scores").glob("test.*.json"))
+
+
+def test_a_run_over_two_nodes_needs_no_more_than_recipe_and_shards(slurm_cluster, others):
+    number, run = others["mimic"]
+    ended, text = slurm_cluster.wait(number, 900), text_of(run.with_suffix(".log"))
+    assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 0), text[-5000:]
+    assert lives(run) == ["done"] and json.loads((run / "done.json").read_text())["step"] == 2
+    assert "preflight: 2 of 2 node(s)" in text and "2 node(s) x 1 process(es)" in text
 
 
 def test_a_mistake_ends_the_job_at_once(slurm_cluster, tmp_path):

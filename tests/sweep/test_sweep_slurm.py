@@ -45,43 +45,43 @@ def until_ended(cluster, folder):
 def test_an_array_with_a_cap_a_trial_that_fails_once_and_the_harvest(cluster, drawn_shards, tmp_path):
     """Submitted by slurm/sweep.sh, from within a job; trials in a container."""
     file = write_sweep(
-        tmp_path / "three.yaml",
+        tmp_path / "six.yaml",
         drawn_shards,
         overrides={"train.max_steps": 2},
         axes={"train.lr": [1e-3, 1e-2, 3e-3]},
         parallel=2,
         slurm={"time": 20, "warning": 60},
     )
-    folder, log = tmp_path / "three", tmp_path / "log"
-    unlucky = folder / "runs" / "lr-0.003_42"
+    folder, log = tmp_path / "six", tmp_path / "log"
+    unlucky = folder / "runs" / "lr-0.003_1"
     unlucky.parent.mkdir(parents=True)
     unlucky.write_text("")  # where one trial's run directory ought to be
 
     site = build_site(tmp_path / "site")
-    words = [f"--output={log}", "slurm/sweep.sh", "--folder", folder, "seeds=[42]"]
+    words = [f"--output={log}", "slurm/sweep.sh", "--folder", folder, "seeds=[1,2]"]
     number = cluster.submit(*words, RRG_SWEEP=str(file), **site.container)
     assert cluster.wait(number, 300).state == "COMPLETED", log.read_text()
-    assert "3 of 3 trials submitted to Slurm, at most 2 at one time" in log.read_text()
+    assert "6 of 6 trials submitted to Slurm, at most 2 at one time" in log.read_text()
     array = records(folder / "jobs.jsonl")[0]["job"].partition("_")[0]
     assert "ArrayTaskThrottle=2" in cluster.run("scontrol", "show", "job", array)
-    again = rrg(cluster, file, "--folder", folder, "--cluster", "slurm", "seeds=[42]")
-    assert "0 of 3 trials submitted" in again, "a second time changes nothing"
+    again = rrg(cluster, file, "--folder", folder, "--cluster", "slurm", "seeds=[1,2]")
+    assert "0 of 6 trials submitted" in again, "a second time changes nothing"
     until_ended(cluster, folder)
     ended = found(folder)
     assert most_at_one_time(folder) <= 2, "the cap holds"
-    assert [" /images/rrg.sif python3 -u -m submitit" in line for line in site.commands()] == [True] * 3
+    assert [" /images/rrg.sif python3 -u -m submitit" in line for line in site.commands()] == [True] * 6
     assert [name for name, one in ended.items() if one.state == "failed"] == [unlucky.name], ended
     assert "not writable" in ended[unlucky.name].error and "rrg: " in ended[unlucky.name].error
-    assert sum(one.state == "done" for one in ended.values()) == 2
-    assert "1 of 3 trials are not in this table" in rrg(cluster, "harvest", folder, "--no-plots")
+    assert sum(one.state == "done" for one in ended.values()) == 5
+    assert "1 of 6 trials are not in this table" in rrg(cluster, "harvest", folder, "--no-plots")
 
     unlucky.unlink()
-    assert "1 of 3 trials submitted to Slurm" in rrg(cluster, "resubmit-failed", folder)
+    assert "1 of 6 trials submitted to Slurm" in rrg(cluster, "resubmit-failed", folder)
     until_ended(cluster, folder)
     assert {one.state for one in found(folder).values()} == {"done"}
     assert "best cell, by bleu_4 on val, protocol r2gen_iu" in rrg(cluster, "harvest", folder)
     record = json.loads((folder / "harvest" / "val.r2gen_iu.json").read_text())
-    assert [cell["seeds"] for cell in record["cells"]] == [[42]] * 3 and not any(cell["missing"] for cell in record["cells"])
+    assert [cell["seeds"] for cell in record["cells"]] == [[1, 2]] * 3 and not any(cell["missing"] for cell in record["cells"])
     assert (folder / "harvest" / "val.r2gen_iu.lr.png").is_file()
 
 
