@@ -138,7 +138,7 @@ class Recipe:
 
     name: str = option("unnamed", "the run directory is named after it")
     output: str = option("runs/${name}", "run directory")
-    seed: int = option(42, "one seed for order, augmentation, initial weights and dropout", least=0)
+    seed: int = option(42, "one seed for order, augmentation, initial weights and dropout", least=0, most=2**63 - 1)
     strategy: str = option(
         "ddp",
         "how processes share the model: ddp | zero2 | zero3 | fsdp2 | hsdp; may change when a run resumes",

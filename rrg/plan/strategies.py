@@ -84,16 +84,12 @@ class Shares:
 
 @dataclass(frozen=True)
 class Parts:
-    """The costs of one micro-batch by part, and the bytes of the micro-batch itself.
-
-    `copied` is a second copy of it during the forward pass, where the loader's lies in the same memory as the device's.
-    """
+    """The costs of one micro-batch by part, and the bytes of the micro-batch itself."""
 
     vision: Cost
     connector: Cost
     language: Cost
     inputs: float
-    copied: float = 0.0
 
     @property
     def all(self) -> tuple[Cost, Cost, Cost]:
@@ -214,8 +210,8 @@ def memory(share: Shares, parts: Parts) -> Memory:
     kept = parts.vision.kept_bytes + parts.connector.kept_bytes + blocks
     first = kept - blocks if share.late else kept
     moments = {
-        "films": (parts.copied, parts.vision.transient, share.gathered_films),
-        "loss head": (kept + parts.copied, parts.language.held, share.gathered_head),
+        "films": (0.0, parts.vision.transient, share.gathered_films),
+        "loss head": (kept, parts.language.held, share.gathered_head),
         "backward": (kept, parts.language.transient, share.gathered),
         "reduction": (
             first,
@@ -225,7 +221,7 @@ def memory(share: Shares, parts: Parts) -> Memory:
         "update": (0.0, 0.0, share.updating),
     }
     if share.arriving:
-        arrivals = [(kept - (1 - done) * blocks + parts.copied, 0.0, there) for done, there in share.arriving]
+        arrivals = [(kept - (1 - done) * blocks, 0.0, there) for done, there in share.arriving]
         moments["blocks"] = max(arrivals, key=sum)
     moment = max(moments, key=lambda name: sum(moments[name]))
     activations, head, buffers = moments[moment]

@@ -10,11 +10,14 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rrg.errors import UserError
 from rrg.shards.reading import cache_root
+
+_AT_WORK = 3600.0  # seconds
 
 
 def packaged_file(package: str, path: str, command: str, name: str) -> Path:
@@ -56,8 +59,18 @@ def made_once(kind: str, name: str, source: Path, convert: Callable[[Path, Path]
     root.mkdir(parents=True, exist_ok=True)
     with _lock(root / f"{target.name}.lock"):
         if not target.is_dir():
+            _remove_left(target)
             _convert_into(target, source, convert)
     return target
+
+
+def _remove_left(target: Path) -> None:
+    """What killed processes left of this conversion, which may be as large as the model. What was touched within the hour may be
+    at work on another machine, where the file system's locks do not reach."""
+    for folder in target.parent.glob(f".{target.name}-*"):
+        with contextlib.suppress(OSError):  # somebody else removes it
+            if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < time.time() - _AT_WORK:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _convert_into(target: Path, source: Path, convert: Callable[[Path, Path], None]) -> None:

@@ -65,6 +65,8 @@ def finished(drawn_shards, tmp_path_factory):
         (["score.protocol=r2gen"], "score.protocol: 'r2gen' is none of r2gen_iu"),
         (["score.protocol=impression"], "score.protocol: 'impression' scores impression, and data.section is 'findings'"),
         (["train.batch_size=0"], "train.batch_size: 0 is below 1"),
+        (["seed=-1"], "seed: -1 is below 0"),
+        ([f"seed={2**63}"], f"seed: {2**63} is above {2**63 - 1}"),
     ],
 )
 def test_settings(overrides, says, drawn_shards, tmp_path):

@@ -159,7 +159,8 @@ def test_labels_refusals(words, drawn_shards, tmp_path):
 )
 def test_no_setting_names_an_endpoint(words, tmp_path, setting):
     """Report text leaves only for an address that was written as an option of the command."""
-    refused([*words("--out", "l.jsonl", "--from", "report"), setting], tmp_path, talks=True)
+    said = refused([*words("--out", "l.jsonl", "--from", "report"), setting], tmp_path, talks=True)
+    assert setting.partition("=")[0] in said and "no such key" in said
 
 
 class _Clerk(BaseHTTPRequestHandler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 
@@ -15,6 +14,7 @@ from rrg.plan.planning import costs
 from rrg.plan.strategies import memory, shares
 from rrg.plan.workload import Workload, workload
 from rrg.recipe import load_recipe
+from tests.ports import free_port
 from tests.processes import on_ranks
 
 WORDS = 6000
@@ -50,29 +50,22 @@ def rank(number, world, local, strategy, recipe, more, folder, port, environment
     texts = [" ".join(f"word{n}" for n in range(WORDS))] * 3 if "language.layers=8" in more else TEXTS
     found = measured_step(loaded, team, lengths, texts, NGRAMS)
     if number == 0:
-        record = {"peak": found.peak, "staged": found.staged, "vocabulary": sizes[0], "device": str(team.device)}
+        record = {"peak": found.peak, "staged": found.staged, "vocabulary": sizes[0]}
         (folder / "measured.json").write_text(json.dumps(record))
     team.end()
 
 
 def measured(strategy, recipe, folder, *more, world=2, local=2, environment=None):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    on_ranks(rank, world, local, strategy, recipe, list(more), folder, port, environment or {}, seconds=1500)
+    on_ranks(rank, world, local, strategy, recipe, list(more), folder, free_port(), environment or {}, seconds=1500)
     return json.loads((folder / "measured.json").read_text())
 
 
-def estimated(strategy, recipe, vocabulary, *more, world=2, local=2, device="cpu:0"):
+def estimated(strategy, recipe, vocabulary, *more, world=2, local=2):
     small = [f"language.vocabulary={vocabulary}"] if "tiny" in recipe else []
     loaded = load_recipe(recipe, overrides(strategy, *more, *small)).value
     model = meta_model(loaded, NGRAMS)
     work: Workload = workload(loaded, model)
     parts = costs(loaded, model, work, gpu=False)
-    if device != "cpu":  # on a CPU the device of a rank (cpu:0) takes a copy of what the loader (cpu) gives
-        parts = dataclasses.replace(parts, copied=parts.inputs)
     cluster = Cluster(GPUS["a100-80g"], world, local)
     cached = bool(loaded.vision.cache)
     return memory(shares(strategy, account(model), cluster, cached=cached, buckets=buckets_of(strategy)), parts)
@@ -102,11 +95,10 @@ BUCKETS = {
 def agrees(strategy, recipe, folder, *more, world, local, environment=None):
     """The reduce buffer of ZeRO is counted on neither side: beside it no error would show."""
     found = measured(strategy, recipe, folder, *more, world=world, local=local, environment=environment)
-    where = {"world": world, "local": local, "device": found["device"]}
     with pytest.MonkeyPatch.context() as patch:  # not before the ranks: what starts them hands its environment to later tests
         for name, value in (environment or {}).items():
             patch.setenv(name, value)
-        estimate = estimated(strategy, recipe, found["vocabulary"], *more, **where)
+        estimate = estimated(strategy, recipe, found["vocabulary"], *more, world=world, local=local)
         sizes = buckets_of(strategy)
     buffer = 4 * sizes.reduce * sizes.reducers if strategy.startswith("zero") else 0
     whole, guess = found["peak"] - buffer, estimate.total - buffer
